@@ -1,0 +1,2 @@
+def register_environments() -> None:
+    pass
