@@ -25,6 +25,18 @@ RESERVED_NAMES = frozenset({"reset", "step", "state", "close"})
 _INJECTED = (Sandbox, Task)
 
 
+@dataclass(frozen=True, slots=True)
+class ToolOutput:
+    """What a tool may return in place of plain text, to tell the record how its execution ended."""
+
+    content: str
+    """What the model reads."""
+    status: str | None = None
+    """How a sandboxed execution ended (a ``Status`` value), for the record."""
+    error: str | None = None
+    """``tool_error`` or ``timeout`` where the call failed, else None."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tool:
     """A function with its schema; made by :func:`tool`, still callable as the function it was."""
@@ -80,6 +92,7 @@ class Tool:
         return {name: getattr(model, name) for name in self.arguments_model.model_fields}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself, as if it had not been decorated."""
         return self.function(*args, **kwargs)
 
     def _parameter_words(self) -> list[str]:
@@ -91,7 +104,9 @@ class Tool:
                 if isinstance(annotation, type) and not typing.get_args(annotation)
                 else str(annotation).replace("typing.", "")
             )
-            default = "" if info.is_required() else f" = {info.get_default(call_default_factory=True)!r}"
+            default = (
+                "" if info.is_required() else f" = {info.get_default(call_default_factory=True)!r}"
+            )
             words.append(f"{name}: {shown}{default}")
         return words
 
@@ -208,10 +223,12 @@ def _make_tool(function: Callable[..., Any], name: str | None, timeout_s: float 
         __config__=pydantic.ConfigDict(extra="forbid", protected_namespaces=()),
         **fields,
     )
+    parameters = _without_titles(model.model_json_schema())
+    parameters.pop("additionalProperties", None)
     return Tool(
         name=tool_name,
         description=description,
-        parameters=_without_titles(model.model_json_schema()),
+        parameters=parameters,
         function=function,
         arguments_model=model,
         injected=injected,
@@ -223,12 +240,11 @@ def _without_titles(schema: Any) -> Any:
     """Drop pydantic's generated ``title`` entries, which only cost the model tokens."""
     if isinstance(schema, dict):
         return {
-            key: _without_titles(value) if key != "properties" else {
-                name: _without_titles(part) for name, part in value.items()
-            }
+            key: _without_titles(value)
+            if key != "properties"
+            else {name: _without_titles(part) for name, part in value.items()}
             for key, value in schema.items()
             if not (key == "title" and isinstance(value, str))
-            and key != "additionalProperties"
         }
     if isinstance(schema, list):
         return [_without_titles(part) for part in schema]

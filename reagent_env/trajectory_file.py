@@ -1,0 +1,90 @@
+"""``trajectories.jsonl``: one trajectory a line, appended whole; a crash loses at most one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from reagent_env.trajectory import Trajectory
+
+
+class TrajectoryWriter:
+    """Appends trajectories to a file, one ``write`` a line; a context manager, safe to reopen.
+
+    Example::
+
+        with TrajectoryWriter(run / "trajectories.jsonl") as writer:
+            writer.write(trajectory)
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor: int | None = os.open(
+            self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644
+        )
+        self._end_torn_line()
+
+    def write(self, trajectory: Trajectory) -> None:
+        """Append one line. Raises ``OSError`` (a full disk) with the file's earlier lines intact."""
+        if self._descriptor is None:
+            raise ValueError(f"{self.path} is closed.")
+        line = (json.dumps(trajectory.to_json()) + "\n").encode("ascii")
+        start = os.fstat(self._descriptor).st_size
+        written = os.write(self._descriptor, line)
+        if written != len(line):
+            os.ftruncate(self._descriptor, start)
+            raise OSError(f"Wrote {written} of {len(line)} bytes to {self.path}: is the disk full?")
+
+    def close(self) -> None:
+        """Close the file; twice is fine."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _end_torn_line(self) -> None:
+        """Cut off what a crash left of an unfinished last line, so that the next line stands alone."""
+        assert self._descriptor is not None
+        size = os.fstat(self._descriptor).st_size
+        position = size
+        while position > 0:
+            start = max(0, position - 65_536)
+            block = os.pread(self._descriptor, position - start, start)
+            newline = block.rfind(b"\n")
+            if newline >= 0:
+                position = start + newline + 1
+                break
+            position = start
+        if position != size:
+            os.ftruncate(self._descriptor, position)
+
+
+def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
+    """Yield the trajectories of a file in order, passing over a torn last line.
+
+    Raises:
+        ValueError: a line that is not a trajectory, with its number.
+    """
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Trajectory.from_json(json.loads(line))
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {number}: not a trajectory ({error}).") from error
