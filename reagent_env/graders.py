@@ -1,0 +1,443 @@
+"""Says how right a final answer is: small functions ``(answer, prediction, **options) -> float``.
+
+Not here: finding the answer in a completion (:mod:`reagent_env.answers`), and judging the process
+(reward models). A grader is total over predictions: whatever a policy writes gets a number in
+[0, 1]. What a grader cannot do (a broken task, a dead checker) raises :class:`GraderError`, which
+is infrastructure: the rollout is masked, never scored 0.
+
+Graders: ``exact``, ``qa``, ``f1``, ``number``, ``math``, ``choice``, ``yes_no``, ``list``, ``set``,
+those added with :func:`register_grader` or the entry-point group ``reagent_env.graders``, and any
+importable function as ``"module:function"``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import math
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from reagent_env.math_checking import CheckerFailed, mathematically_equal
+from reagent_env.quantities import Quantity, parse_quantity, same_quantity
+from reagent_env.task import Task
+
+Grader = Callable[..., float]
+
+ENTRY_POINT_GROUP = "reagent_env.graders"
+MAX_PREDICTION_CHARS = 10_000
+"""A longer prediction is no final answer and scores 0 in every grader."""
+
+
+class GraderError(Exception):
+    """Grading itself failed (infrastructure): mask the rollout, do not score it 0."""
+
+
+_GRADERS: dict[str, Grader] = {}
+
+
+def register_grader(name: str) -> Callable[[Grader], Grader]:
+    """Add a grader under a name that tasks can give; a name taken already is refused.
+
+    Example::
+
+        @register_grader("starts_with")
+        def starts_with(answer: str, prediction: str) -> float:
+            return float(prediction.startswith(answer))
+    """
+
+    def add(grader: Grader) -> Grader:
+        if _GRADERS.get(name, grader) is not grader:
+            raise ValueError(f"A grader named {name!r} exists already; choose another name.")
+        _GRADERS[name] = grader
+        return grader
+
+    return add
+
+
+def grader_names() -> list[str]:
+    """The names of all graders that can be had, those of entry points included."""
+    found = {entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    return sorted(found | set(_GRADERS))
+
+
+def get_grader(name: str) -> Grader:
+    """The grader of that name, or the function that ``module:function`` names.
+
+    Raises:
+        GraderError: when there is none; the message names the nearest.
+    """
+    if name in _GRADERS:
+        return _GRADERS[name]
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == name:
+            try:
+                return register_grader(name)(entry.load())
+            except Exception as error:
+                raise GraderError(f"Grader {name!r} ({entry.value}) cannot be loaded.") from error
+    if ":" in name:
+        return _imported(name)
+    near = difflib.get_close_matches(name, grader_names(), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise GraderError(
+        f"Unknown grader {name!r}.{hint} Known: {', '.join(grader_names())}; "
+        'or give a function as "module:function".'
+    )
+
+
+@functools.lru_cache(maxsize=128)
+def _imported(name: str) -> Grader:
+    module_name, _, attribute = name.partition(":")
+    try:
+        grader: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            grader = getattr(grader, part)
+    except Exception as error:
+        raise GraderError(f"Grader {name!r} cannot be imported: {error}.") from error
+    if not callable(grader):
+        raise GraderError(f"Grader {name!r} is a {type(grader).__name__}, not a function.")
+    return grader  # type: ignore[no-any-return]
+
+
+def grade(task: Task, final_answer: str | None) -> float:
+    """How right a final answer is, in [0, 1]; no answer is 0.
+
+    Example: ``grade(Task(question="2 + 3?", answer="5", grader="number"), "5.0")`` is ``1.0``.
+    Options of the grader stand in ``task.metadata["grader_options"]``.
+
+    Raises:
+        GraderError: when the grader is unknown, fails, or returns no number in [0, 1].
+    """
+    grader = get_grader(task.grader)
+    if final_answer is None:
+        return 0.0
+    if not isinstance(final_answer, str):
+        raise TypeError(f"A final answer is text or None, got {type(final_answer).__name__}.")
+    if len(final_answer) > MAX_PREDICTION_CHARS or not final_answer.strip():
+        return 0.0
+    options = task.metadata.get("grader_options") or {}
+    if not isinstance(options, Mapping):
+        raise GraderError(
+            f'metadata["grader_options"] must be a mapping, got {type(options).__name__}.'
+        )
+    try:
+        score = grader(task.answer, final_answer, **options)
+    except GraderError:
+        raise
+    except Exception as error:
+        raise GraderError(
+            f"Grader {task.grader!r} failed on task {task.id}: {type(error).__name__}: {error}"
+        ) from error
+    if (
+        isinstance(score, complex)
+        or not isinstance(score, int | float)
+        or not (math.isfinite(score) and 0 <= score <= 1)
+    ):
+        raise GraderError(f"Grader {task.grader!r} returned {score!r}; a number in [0, 1] is due.")
+    return float(score)
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+_TYPOGRAPHIC = str.maketrans(
+    {"‘": "'", "’": "'", "“": '"', "”": '"', "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-"}
+    | {"\u00a0": " ", "\u202f": " ", "\u200b": None, "\ufeff": None, "\u2060": None}
+)
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|emph)\s*\{")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_BETWEEN_DIGITS = re.compile(r"(?<=[0-9])[^\w\s./](?=[0-9])|(?<=[0-9])\.(?=[0-9]+\.)")
+_PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
+_KEPT_MARK = re.compile(r"(?<=[0-9])[./](?=[0-9])|(?<![\w.])[-.](?=[.]?[0-9])")
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+
+
+def plain_text(prediction: str) -> str:
+    r"""A prediction without its LaTeX dress: ``$\text{Paris}$`` is ``Paris``, ``5\%`` is ``5%``."""
+    text = unicodedata.normalize("NFC", prediction).translate(_TYPOGRAPHIC).strip()
+    for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
+        if len(text) > 2 * len(opening) and text.startswith(opening) and text.endswith(closing):
+            text = text[len(opening) : -len(closing)].strip()
+            break
+    if "\\" not in text:
+        return text
+    if _TEXT_COMMAND.search(text):
+        text = re.sub(_TEXT_COMMAND, "", text).replace("{", "").replace("}", "")
+    text = re.sub(r"\\[,;:! ]", " ", text)
+    return re.sub(r"\\([%$&#_])", r"\1", text).strip()
+
+
+def normalised(text: str) -> str:
+    """SQuAD's normal form: lower case, no punctuation, no articles, single spaces.
+
+    Unlike SQuAD's, numbers stay apart: ``3.14`` is not ``314``, ``12,13`` not ``1213``,
+    ``10-20`` not ``1020``, ``-5`` not ``5``; ``1,200`` is ``1200``.
+    """
+    lowered = plain_text(text).lower()
+    lowered = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), lowered)
+    lowered = _BETWEEN_DIGITS.sub(" ", lowered)
+    kept = {found.start() for found in _KEPT_MARK.finditer(lowered)}
+    bare = "".join(
+        char
+        for place, char in enumerate(lowered)
+        if place in kept or not _PUNCTUATION.fullmatch(char)
+    )
+    return " ".join(_ARTICLES.sub(" ", bare).split())
+
+
+def _aliases(answer: Any) -> list[str]:
+    values = answer if isinstance(answer, list | tuple) else [answer]
+    if not values or any(isinstance(value, dict | list | tuple) for value in values):
+        raise GraderError(f"The answer must be a text or a list of aliases, got {answer!r}.")
+    return [str(value) for value in values]
+
+
+def _equal_texts(gold: str, prediction: str) -> bool:
+    wanted = normalised(gold)
+    if not wanted:  # all articles or punctuation, such as "A" or "+": nothing may be dropped
+        return plain_text(gold).casefold() == plain_text(prediction).casefold()
+    return wanted == normalised(prediction)
+
+
+@register_grader("exact")
+def exact(answer: Any, prediction: str) -> float:
+    """1 when the prediction equals the answer, or one of its aliases, in SQuAD's normal form."""
+    return float(any(_equal_texts(gold, prediction) for gold in _aliases(answer)))
+
+
+def token_overlap(gold: str, prediction: str) -> tuple[float, float]:
+    """Precision and recall of the prediction's tokens against the answer's, SQuAD normalised."""
+    wanted, given = normalised(gold).split(), normalised(prediction).split()
+    shared = sum((Counter(wanted) & Counter(given)).values())
+    return (shared / len(given), shared / len(wanted)) if shared else (0.0, 0.0)
+
+
+def _f1(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+@register_grader("f1")
+def f1(answer: Any, prediction: str) -> float:
+    """SQuAD's token F1, the best over aliases. A measure: lists of guesses gain from it; see ``qa``."""
+    if exact(answer, prediction):
+        return 1.0
+    return max(_f1(*token_overlap(gold, prediction)) for gold in _aliases(answer))
+
+
+@register_grader("qa")
+def qa(answer: Any, prediction: str, threshold: float = 0.3, published: bool = False) -> float:
+    """Exact match 1, else token F1 from ``threshold`` on, else 0; naming candidates gains nothing.
+
+    The published rule pays F1 as it is, so a box with the right answer and k - 1 wrong ones earns
+    2 / (k + 1), more than the 1 / k of an honest guess. Here alternatives ("A or B", "A / B") earn
+    0, and partial credit is F1 times precision, which stays below 1 / k. ``published=True`` gives
+    the rule as published.
+    """
+    if exact(answer, prediction):
+        return 1.0
+    best = 0.0
+    for gold in _aliases(answer):
+        precision, recall = token_overlap(gold, prediction)
+        overlap = _f1(precision, recall)
+        if overlap < threshold:
+            continue
+        if published:
+            best = max(best, overlap)
+        elif _alternatives(prediction) <= _alternatives(gold):
+            best = max(best, overlap * precision)
+    return best
+
+
+_ALTERNATIVE = re.compile(
+    r"\b(?:or|either|vs|versus|and/or|perhaps|maybe|possibly)\b|[;|/\n]|\\(?:lor|vee)\b",
+    re.IGNORECASE,
+)
+
+
+def _alternatives(text: str) -> int:
+    return len(_ALTERNATIVE.findall(text.strip()))
+
+
+# --- closed forms -------------------------------------------------------------------------------
+
+_YES = frozenset({"yes", "true", "y", "yeah", "yep", "correct"})
+_NO = frozenset({"no", "false", "n", "nope", "incorrect"})
+_FIRST_WORD = re.compile(r"\s*([A-Za-z]+)\s*(?:$|[,.:;!-]\s*(.*)$)", re.DOTALL)
+
+
+@register_grader("yes_no")
+def yes_no(answer: Any, prediction: str) -> float:
+    """1 when the prediction says yes or no as the answer does: the word alone, or before a comma.
+
+    "unknown", "no idea", "yes and no" and "yes. No." say neither.
+    """
+    wanted = _yes_or_no("yes" if answer is True else "no" if answer is False else str(answer))
+    if wanted is None:
+        raise GraderError(f"Grader 'yes_no' needs a yes or no as answer, got {answer!r}.")
+    return float(_yes_or_no(prediction) is wanted)
+
+
+def _yes_or_no(text: str) -> bool | None:
+    found = _FIRST_WORD.fullmatch(plain_text(text))
+    if not found:
+        return None
+    first = found[1].lower()
+    rest = set(re.findall(r"[a-z]+", (found[2] or "").lower()))
+    if rest & (_YES | _NO) - {first} or rest & {"or", "maybe", "but", "perhaps", "not"}:
+        return None
+    return True if first in _YES else False if first in _NO else None
+
+
+_LETTER = re.compile(
+    r"(?:(?:the\s+)?(?:correct\s+)?(?:option|choice|answer)(?:\s+is)?[:\s]+)?"
+    r"[(\[]?([A-Za-z])[)\]]?(?:$|[.):]?\s*$|[.):]\s*(.+)$|\s+-\s+(.+)$)",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+@register_grader("choice")
+def choice(
+    answer: Any, prediction: str, options: list[str] | dict[str, str] | None = None
+) -> float:
+    """1 when the prediction names the right option by its letter, by its text, or by both alike.
+
+    Args:
+        answer: the letter or the text of the right option.
+        prediction: such as ``B``, ``(b)``, ``B. Paris`` or ``Paris``.
+        options: texts in order (lettered from A) or a mapping letter → text; without it only
+            letters count.
+    """
+    lettered = (
+        {str(letter).upper(): str(text) for letter, text in options.items()}
+        if isinstance(options, Mapping)
+        else dict(zip(string.ascii_uppercase, map(str, options or []), strict=False))
+    )
+    wanted = _chosen(str(answer), lettered)
+    if wanted is None:
+        raise GraderError(f"The answer {answer!r} is none of the options {lettered!r}.")
+    return float(_chosen(prediction, lettered) == wanted)
+
+
+def _chosen(text: str, lettered: Mapping[str, str]) -> str | None:
+    plain = plain_text(text)
+    letter = _LETTER.fullmatch(plain)
+    if letter and (not lettered or letter[1].upper() in lettered):
+        named = letter[1].upper()
+        described = letter[2] or letter[3]
+        if described is None:
+            return named
+        if _equal_texts(lettered.get(named, ""), described):
+            return named
+    same = [name for name, option in lettered.items() if _equal_texts(option, plain)]
+    return same[0] if len(same) == 1 else None
+
+
+@register_grader("list")
+def list_of(answer: Any, prediction: str) -> float:
+    """1 when the prediction lists exactly the answer's items in their order, else 0."""
+    wanted = _items(answer)
+    given = _split_items(prediction, wanted)
+    return float(
+        len(given) == len(wanted)
+        and all(_equal_items(a, b) for a, b in zip(wanted, given, strict=True))
+    )
+
+
+@register_grader("set")
+def set_of(answer: Any, prediction: str) -> float:
+    """1 when the prediction lists exactly the answer's items in any order, else 0."""
+    wanted = _items(answer)
+    left = _split_items(prediction, wanted)
+    if len(left) != len(wanted):
+        return 0.0
+    for gold in wanted:
+        found = next((i for i, given in enumerate(left) if _equal_items(gold, given)), None)
+        if found is None:
+            return 0.0
+        del left[found]
+    return 1.0
+
+
+def _items(answer: Any) -> list[str]:
+    if not isinstance(answer, list | tuple):
+        raise GraderError(f"Graders 'list' and 'set' need a list as answer, got {answer!r}.")
+    return [str(item) for item in answer]
+
+
+def _split_items(prediction: str, wanted: Iterable[str]) -> list[str]:
+    text = plain_text(prediction).replace(r"\{", "").replace(r"\}", "").strip()
+    if len(text) > 1 and text[0] in "[({" and text[-1] in "])}":
+        text = text[1:-1]
+    separator = r"\s*[,;\n]\s*(?:and\s+)?|\s+and\s+"
+    if not re.search(r"[,;\n]|\band\b", text) and not any(" " in item for item in wanted):
+        separator = r"\s+"
+    return [item.strip("\"'` ") for item in re.split(separator, text.strip()) if item.strip()]
+
+
+def _equal_items(gold: str, given: str) -> bool:
+    gold_number, given_number = parse_quantity(gold), parse_quantity(given)
+    if gold_number and given_number:
+        return gold_number == given_number
+    return _equal_texts(gold, given)
+
+
+# --- numbers and mathematics --------------------------------------------------------------------
+
+
+@register_grader("number")
+def number(
+    answer: Any,
+    prediction: str,
+    unit: str | list[str] | None = None,
+    rel_tol: float = 1e-6,
+    abs_tol: float = 0.0,
+    any_unit: bool = False,
+) -> float:
+    """1 when the prediction is one number equal to the answer, with the right unit or none.
+
+    Thousands separators, percents, powers of ten and fractions are read; lists, ranges, NaN and
+    infinity are no number. Whole-number answers must match exactly unless ``abs_tol`` is given.
+
+    Args:
+        answer: a number, or text such as ``"1,200.50"`` or ``"12 km"``.
+        prediction: what the agent answered.
+        unit: the unit of the answer (or several names of it); the prediction may leave it out.
+            A prediction in another unit of the same kind (``m`` for ``km``) is converted.
+        rel_tol: largest difference relative to the answer, for answers that are not whole.
+        abs_tol: largest difference, in the answer's unit.
+        any_unit: accept any words after the number (for data sets that do not tell the unit).
+    """
+    gold = parse_quantity(str(answer))
+    if isinstance(answer, bool) or gold is None:
+        raise GraderError(f"Grader 'number' needs a number as answer, got {answer!r}.")
+    units = [unit] if isinstance(unit, str) else list(unit or [])
+    if gold.unit:
+        units.append(gold.unit)
+    given = parse_quantity(plain_text(prediction))
+    if given is None:
+        return 0.0
+    tolerance = Fraction(abs_tol)
+    if gold.value.denominator != 1:
+        tolerance = max(tolerance, abs(gold.value) * Fraction(rel_tol))
+    if any_unit and not units:
+        given = Quantity(given.value, "")
+    return float(same_quantity(gold.value, units, given, tolerance))
+
+
+@register_grader("math")
+def math_equal(answer: Any, prediction: str) -> float:
+    """1 when the prediction is mathematically equal to the answer (LaTeX or plain), else 0.
+
+    Checked by math-verify in a process of its own with bounds on time and memory: an expression
+    that exceeds them scores 0, a checker that cannot check the answer itself is a GraderError.
+    """
+    try:
+        return float(any(mathematically_equal(gold, prediction) for gold in _aliases(answer)))
+    except CheckerFailed as error:
+        raise GraderError(str(error)) from error
