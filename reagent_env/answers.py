@@ -52,7 +52,7 @@ def final_answer(completion_text: str, style: str = "boxed") -> str | None:
     if len(completion_text) > MAX_COMPLETION_CHARS:
         return None
     text = own_words(completion_text)
-    found = _boxed_values(text) if style == "boxed" else _react_values(text)
+    found = boxed_values(text) if style == "boxed" else _react_values(text)
     if found is None:
         return None
     distinct = {" ".join(value.split()): value for value in found if value.strip()}
@@ -210,7 +210,7 @@ def _box_end(text: str, start: int) -> int | None:
     return None
 
 
-def _boxed_values(text: str) -> list[str] | None:
+def boxed_values(text: str) -> list[str] | None:
     """What the boxes hold, outermost first; None when a box is unclosed or holds other boxes."""
     values: list[str] = []
     position = 0
@@ -238,7 +238,7 @@ def _react_values(text: str) -> list[str] | None:
             continue
         end = text.find("\n", start.start())
         value = text[start.start() : end if end >= 0 else len(text)].strip(" \t*_")
-        boxed = _boxed_values(value)
+        boxed = boxed_values(value)
         if boxed is None:
             return None
         values += boxed or [value]

@@ -122,9 +122,9 @@ def test_plain_prose_before_a_box_never_hides_it(before, answer):
     ["\\boxed{", "'\\boxed{", "\\boxed{1}", "`", "``` \n", '"', "“", "'", "``", "<think>", "</think>"]
     + ["<!--", "> ", "{", "}", "Final Answer:\n", "Final Answer: 1\n", "\\", "a", "` `` ", "\n\n"],
 )
-def test_a_million_characters_of_one_trick_take_linear_time(piece):
-    text = piece * (1_000_000 // len(piece))
+def test_many_characters_of_one_trick_take_linear_time(piece):
+    text = piece * (300_000 // len(piece))
     started = time.process_time()
     final_answer(text)
     final_answer(text, "react")
-    assert time.process_time() - started < 8
+    assert time.process_time() - started < 4
