@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from reagent_env.env import ToolUseEnv
     from reagent_env.judgement import Judgement
     from reagent_env.task import Task
-    from reagent_env.tool import Tool, tool
+    from reagent_env.tool_definition import Tool, tool
     from reagent_env.trajectory import Trajectory
     from reagent_env.vector import ToolUseVectorEnv
 
@@ -31,11 +31,11 @@ __all__ = [
 _HOME = {
     "Judgement": "judgement",
     "Task": "task",
-    "Tool": "tool",
+    "Tool": "tool_definition",
     "ToolUseEnv": "env",
     "ToolUseVectorEnv": "vector",
     "Trajectory": "trajectory",
-    "tool": "tool",
+    "tool": "tool_definition",
 }
 
 

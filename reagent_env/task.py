@@ -98,6 +98,15 @@ class Task:
         }
         return cls(**values)
 
+    def __reduce__(self) -> tuple[type[Task], tuple[Any, ...]]:
+        """Pickle by content: the read-only views do not pickle."""
+        content = (self.question, self.answer, self.grader, dict(self.files), dict(self.metadata))
+        return Task, content
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task:
+        """A task does not change, so it is its own copy (Gymnasium copies keyword arguments)."""
+        return self
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and self.id == other.id
 

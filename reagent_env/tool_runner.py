@@ -18,7 +18,7 @@ from typing import Any
 from reagent_env.errors import INFRASTRUCTURE_ERRORS, ToolError
 from reagent_env.sandboxes.contract import Sandbox
 from reagent_env.task import Task
-from reagent_env.tool import Tool, ToolOutput
+from reagent_env.tool_definition import Tool, ToolOutput
 from reagent_env.trajectory import ToolCall, ToolResult
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reagent_env.tool import Tool
+from reagent_env.tool_definition import Tool
 from reagent_env.trajectory import ToolCall, ToolResult
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from reagent_env.tool import Tool
+from reagent_env.tool_definition import Tool
 from reagent_env.tool_formats.base import (
     ParsedTurn,
     ToolFormat,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reagent_env.tool import Tool
+from reagent_env.tool_definition import Tool
 from reagent_env.tool_formats.base import (
     ParsedTurn,
     ToolFormat,

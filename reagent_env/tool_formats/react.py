@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from reagent_env.tool import Tool
+from reagent_env.tool_definition import Tool
 from reagent_env.tool_formats.base import (
     ParsedTurn,
     ToolFormat,

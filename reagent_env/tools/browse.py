@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from reagent_env.corpus import Corpus, Document
 from reagent_env.errors import ToolError
-from reagent_env.tool import Tool, tool
+from reagent_env.tool_definition import Tool, tool
 from reagent_env.tools.web_page import FetchLimits, fetch_page
 
 PAGE_CHARS = 3000

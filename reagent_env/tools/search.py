@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from reagent_env.corpus import Corpus
 from reagent_env.errors import ToolError
-from reagent_env.tool import Tool, tool
+from reagent_env.tool_definition import Tool, tool
 
 MAX_QUERIES = 8
 """Queries in one call."""

@@ -1,0 +1,460 @@
+"""The environment: one tool-use task an episode, text in, text out.
+
+Not here: how calls are written (``tool_formats/``), run (``tool_runner.py``) or graded
+(``graders.py``); rewards other than the outcome are wrappers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+from gymnasium.error import ResetNeeded
+
+from reagent_env.answers import final_answer
+from reagent_env.errors import INFRASTRUCTURE_ERRORS
+from reagent_env.graders import grade
+from reagent_env.sandboxes.contract import Limits, Sandbox
+from reagent_env.sandboxes.errors import SandboxLost
+from reagent_env.spaces import AnyText
+from reagent_env.task import Task
+from reagent_env.task_sets import load_task_set
+from reagent_env.tool_definition import Tool
+from reagent_env.tool_definition import tool as make_tool
+from reagent_env.tool_formats import ToolFormat, get_tool_format
+from reagent_env.tool_runner import run_calls
+from reagent_env.tools import get_tool
+from reagent_env.trajectory import Attempt, StopReason, ToolCall, ToolResult, Trajectory, Turn
+
+if TYPE_CHECKING:
+    from reagent_env.sandboxes.pool import SandboxPool
+
+Tasks = str | Sequence[Task] | Iterable[Task]
+
+
+class ToolUseEnv(gymnasium.Env[str, str]):
+    """A multi-turn tool-use task as a Gymnasium environment.
+
+    The action is one raw completion of a language model, tool calls inside; the observation is
+    what the model reads next. A turn without a call is final: its answer is graded, and the
+    outcome in [0, 1] is the reward of that step; every other step's reward is 0.
+
+    Example::
+
+        env = ToolUseEnv(tasks=[Task(question="2 + 3?", answer="5", grader="number")])
+        observation, info = env.reset(seed=7)
+        observation, reward, terminated, truncated, info = env.step(r"\\boxed{5}")
+        # reward 1.0, terminated True, info["stop_reason"] == "answered"
+
+    When something around the policy fails (a sandbox is lost, a grader breaks), the episode is
+    truncated with ``info["stop_reason"] == "infrastructure_failure"`` and a reward of **NaN**:
+    a failed machine is never a reward of 0. Leave such episodes out.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012 (Gymnasium's own shape)
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        tools: Sequence[str | Tool | Callable[..., Any]] = (),
+        sandbox: str | Callable[[], Sandbox] | SandboxPool | None = None,
+        *,
+        split: str | None = None,
+        max_turns: int = 8,
+        max_calls_per_turn: int = 8,
+        max_observation_chars: int = 8_000,
+        max_seconds: float = 600.0,
+        tool_format: str | ToolFormat = "hermes",
+        system_prompt: str | None = None,
+        sandbox_limits: Limits | None = None,
+        sandbox_requires: Iterable[str] = (),
+        render_mode: str | None = None,
+    ) -> None:
+        """Make the environment; a sandbox is taken only when an episode's first call needs one.
+
+        Args:
+            tasks: A task set's name, a path to a file of tasks, or tasks themselves.
+            tools: Names of tools that come with the package (``python``, ``shell``, …),
+                :class:`Tool` objects, or functions that :func:`reagent_env.tool` can take.
+            sandbox: ``auto``, ``docker``, ``embedded``, ``process``, a factory, a pool, or None
+                where no tool needs one.
+            split: ``train``, ``validation`` or ``test``; None for all tasks given.
+            max_turns: Turns after which the episode is truncated with outcome 0.
+            max_calls_per_turn: Calls beyond this many in one turn are refused.
+            max_observation_chars: Bound on an observation's tool results, kept head and tail.
+            max_seconds: Wall time of an episode, the policy's own time included.
+            tool_format: ``hermes``, ``compact``, ``react``, ``openai``, or a ``ToolFormat``.
+            system_prompt: Replaces the format's own instructions.
+            sandbox_limits: What each sandbox may use.
+            sandbox_requires: Names of :class:`~reagent_env.sandboxes.Capabilities` without which
+                the environment refuses to be made.
+            render_mode: ``ansi`` to have :meth:`render` return the episode as text.
+
+        Raises:
+            ValueError: an argument is out of range or unknown; the message names the nearest.
+            SandboxUnavailable, CapabilityMissing: no sandbox fits; the message says the remedy.
+        """
+        super().__init__()
+        for name, value in (
+            ("max_turns", max_turns),
+            ("max_calls_per_turn", max_calls_per_turn),
+            ("max_observation_chars", max_observation_chars),
+            ("max_seconds", max_seconds),
+        ):
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value!r}.")
+        if render_mode not in (None, "ansi"):
+            raise ValueError(f"Unknown render_mode {render_mode!r}; known: 'ansi' or None.")
+        self.render_mode = render_mode
+        self.observation_space = AnyText()
+        self.action_space = AnyText()
+        self.tasks = _tasks(tasks, split)
+        self.split = split
+        self.tools = _tools_by_name(tools, self.tasks)
+        self.tool_format = get_tool_format(tool_format)
+        self.max_turns = max_turns
+        self.max_calls_per_turn = max_calls_per_turn
+        self.max_observation_chars = max_observation_chars
+        self.max_seconds = max_seconds
+        self.system_prompt = (
+            self.tool_format.system_prompt(list(self.tools.values()))
+            if system_prompt is None
+            else system_prompt
+        )
+        self._pool = self._find_pool(sandbox, sandbox_limits, tuple(sandbox_requires))
+        self._episode: _Episode | None = None
+        self._closed = False
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Begin an episode on a task drawn by ``seed``, or on ``options["task"]``.
+
+        Args:
+            seed: Seeds the drawing of tasks, as in Gymnasium.
+            options: ``{"task": …}`` with a :class:`Task`, a task's id, or its index in ``tasks``.
+
+        Returns:
+            The task as the policy sees it, and ``info`` with ``task_id``, ``messages`` (the same
+            as chat messages), ``tools`` (schemas) and ``sandbox`` (the backend, or None).
+        """
+        super().reset(seed=seed)
+        if self._closed:
+            raise gymnasium.error.ClosedEnvironmentError(
+                "reset() after close(); make a new environment."
+            )
+        self._release()
+        task = self._choose(options or {})
+        prompt = f"{self.system_prompt}\n\n{task.question}" if self.system_prompt else task.question
+        self._episode = _Episode(task, prompt, seed)
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        info = {
+            "task_id": task.id,
+            "turn": 0,
+            "attempt": 1,
+            "messages": [*system, {"role": "user", "content": task.question}],
+            "tools": [tool.schema for tool in self.tools.values()],
+            "sandbox": None if self._pool is None else self._pool.backend,
+        }
+        return prompt, info
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one completion: run its calls, or grade its answer when it makes none.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset and after the end.
+            TypeError: ``action`` is not a string.
+        """
+        episode = self._episode
+        if episode is None or episode.stop_reason is not None:
+            raise ResetNeeded("The episode is over or never began; call reset() before step().")
+        if not isinstance(action, str):
+            raise TypeError(f"An action is one completion, a str; got {type(action).__name__}.")
+        parsed = self.tool_format.parse(action)
+        try:
+            if parsed.calls:
+                return self._act(episode, action, parsed.calls)
+            return self._answer(episode, action, parsed.final_text or "")
+        except INFRASTRUCTURE_ERRORS as error:
+            return self._fail(episode, action, parsed.calls, error)
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The episode so far as text, in ``ansi`` mode."""
+        if self.render_mode is None or self._episode is None:
+            return None
+        parts = [self._episode.prompt]
+        for turn in self._episode.turns:
+            parts += [f"\n>>> {turn.completion}", turn.observation]
+        return "\n".join(parts)
+
+    def close(self) -> None:
+        """Give the sandbox back. Twice is fine."""
+        self._closed = True
+        self._release()
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The record of the episode so far.
+
+        Raises:
+            ResetNeeded: no episode has begun.
+        """
+        episode = self._episode
+        if episode is None:
+            raise ResetNeeded("No episode has begun; call reset() first.")
+        attempt = Attempt(
+            turns=tuple(episode.turns),
+            final_answer=episode.final_answer,
+            outcome=episode.outcome,
+            stop_reason=episode.stop_reason,
+        )
+        return Trajectory(
+            task=episode.task,
+            prompt=episode.prompt,
+            tools=tuple(tool.schema for tool in self.tools.values()),
+            attempts=(attempt,),
+            env_id=None if self.spec is None else self.spec.id,
+            tool_format=self.tool_format.name,
+            seed=episode.seed,
+            infrastructure_error=episode.infrastructure_error,
+            timings={
+                "tools": episode.tool_seconds,
+                "total": (episode.ended or time.monotonic()) - episode.began,
+            },
+        )
+
+    @property
+    def needs_sandbox(self) -> bool:
+        """True if any tool runs in the sandbox."""
+        return any(tool.needs_sandbox for tool in self.tools.values())
+
+    @property
+    def sandbox_pool(self) -> SandboxPool | None:
+        """Where this environment's sandboxes come from, or None."""
+        return self._pool
+
+    def _act(
+        self, episode: _Episode, action: str, calls: tuple[ToolCall, ...]
+    ) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        seconds_left = episode.began + self.max_seconds - time.monotonic()
+        results: list[ToolResult] = []
+        if seconds_left > 0:
+            start = time.monotonic()
+            results = self._cap(self._run(episode, calls, seconds_left))
+            episode.tool_seconds += time.monotonic() - start
+        observation = self.tool_format.render_results(results)
+        episode.turns.append(Turn(action, calls, tuple(results), observation))
+        if time.monotonic() - episode.began >= self.max_seconds:
+            return self._end(episode, StopReason.WALL_TIME, 0.0, observation)
+        if len(episode.turns) >= self.max_turns:
+            return self._end(episode, StopReason.MAX_TURNS, 0.0, observation)
+        return observation, 0.0, False, False, self._info(episode)
+
+    def _run(
+        self, episode: _Episode, calls: tuple[ToolCall, ...], seconds_left: float
+    ) -> list[ToolResult]:
+        def run() -> list[ToolResult]:
+            return run_calls(
+                calls,
+                self.tools,
+                task=episode.task,
+                sandbox=lambda: self._sandbox(episode),
+                max_calls=self.max_calls_per_turn,
+                seconds_left=seconds_left,
+            )
+
+        sandbox_was_unused = episode.lease is None
+        try:
+            return run()
+        except SandboxLost:
+            if not sandbox_was_unused or any(
+                call.name in self.tools and not self.tools[call.name].needs_sandbox
+                for call in calls
+            ):
+                raise
+            self._release()  # nothing but these calls is lost with it: a fresh one can run them
+            return run()
+
+    def _answer(
+        self, episode: _Episode, action: str, text: str
+    ) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        if time.monotonic() - episode.began >= self.max_seconds:
+            episode.turns.append(Turn(action))
+            return self._end(episode, StopReason.WALL_TIME, 0.0, "")
+        episode.final_answer = final_answer(text, self.tool_format.answer_style)
+        outcome = grade(episode.task, episode.final_answer)
+        episode.turns.append(Turn(action, reward=outcome))
+        return self._end(episode, StopReason.ANSWERED, outcome, "")
+
+    def _fail(
+        self, episode: _Episode, action: str, calls: tuple[ToolCall, ...], error: Exception
+    ) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        episode.infrastructure_error = f"{type(error).__name__}: {error}"
+        episode.turns.append(Turn(action, calls, reward=float("nan")))
+        return self._end(episode, StopReason.INFRASTRUCTURE_FAILURE, None, "")
+
+    def _end(
+        self, episode: _Episode, reason: StopReason, outcome: float | None, observation: str
+    ) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        episode.stop_reason = reason
+        episode.outcome = outcome
+        episode.ended = time.monotonic()
+        self._release()
+        terminated = reason is StopReason.ANSWERED
+        reward = float("nan") if outcome is None else outcome
+        return observation, reward, terminated, not terminated, self._info(episode)
+
+    def _info(self, episode: _Episode) -> dict[str, Any]:
+        turn = episode.turns[-1]
+        info: dict[str, Any] = {
+            "task_id": episode.task.id,
+            "turn": len(episode.turns),
+            "attempt": 1,
+            "stop_reason": None if episode.stop_reason is None else str(episode.stop_reason),
+            "tool_calls": [
+                {"name": call.name, "arguments": dict(call.arguments), "malformed": call.malformed}
+                for call in turn.calls
+            ],
+            "tool_results": [
+                {"name": r.name, "content": r.content, "error": r.error, "status": r.status}
+                for r in turn.results
+            ],
+        }
+        if episode.stop_reason is not None:
+            info["final_answer"] = episode.final_answer
+            if episode.outcome is not None:
+                info["reward/outcome"] = episode.outcome
+            if episode.infrastructure_error is not None:
+                info["infrastructure_error"] = episode.infrastructure_error
+        return info
+
+    def _cap(self, results: list[ToolResult]) -> list[ToolResult]:
+        """Share the observation's room among the results; what a short one leaves others may use."""
+        room = self.max_observation_chars
+        capped = list(results)
+        by_length = sorted(range(len(results)), key=lambda i: len(results[i].content))
+        for done, position in enumerate(by_length):
+            share = room // (len(results) - done)
+            content = shorten(results[position].content, share)
+            room -= min(len(content), share)
+            capped[position] = replace(results[position], content=content)
+        return capped
+
+    def _choose(self, options: Mapping[str, Any]) -> Task:
+        unknown = set(options) - {"task"}
+        if unknown:
+            raise ValueError(f"Unknown reset options {sorted(unknown)}; known: 'task'.")
+        wanted = options.get("task")
+        if wanted is None:
+            return self.tasks[int(self.np_random.integers(len(self.tasks)))]
+        if isinstance(wanted, Task):
+            return wanted
+        if isinstance(wanted, str):
+            for task in self.tasks:
+                if task.id == wanted:
+                    return task
+            raise ValueError(
+                f"No task with id {wanted!r} among the {len(self.tasks)} of this split."
+            )
+        index = int(wanted)
+        if not 0 <= index < len(self.tasks):
+            raise ValueError(f"Task index {index} is outside 0…{len(self.tasks) - 1}.")
+        return self.tasks[index]
+
+    def _find_pool(
+        self,
+        sandbox: str | Callable[[], Sandbox] | SandboxPool | None,
+        limits: Limits | None,
+        requires: tuple[str, ...],
+    ) -> SandboxPool | None:
+        if not self.needs_sandbox:
+            return None
+        if sandbox is None:
+            names = ", ".join(t.name for t in self.tools.values() if t.needs_sandbox)
+            raise ValueError(f"The tools {names} need a sandbox; pass sandbox='auto'.")
+        pool = (
+            sandbox if isinstance(sandbox, SandboxPool) else get_pool(sandbox, limits or Limits())
+        )
+        pool.capabilities.require(requires)
+        return pool
+
+    def _sandbox(self, episode: _Episode) -> Sandbox:
+        if episode.lease is None:
+            assert self._pool is not None
+            episode.lease = self._pool.acquire()
+            if episode.task.files:
+                episode.lease.sandbox.write_files(episode.task.files)
+        return episode.lease.sandbox
+
+    def _release(self) -> None:
+        if self._episode is not None and self._episode.lease is not None:
+            lease, self._episode.lease = self._episode.lease, None
+            lease.release()
+
+
+class _Episode:
+    """What changes while an episode runs."""
+
+    def __init__(self, task: Task, prompt: str, seed: int | None) -> None:
+        self.task = task
+        self.prompt = prompt
+        self.seed = seed
+        self.began = time.monotonic()
+        self.turns: list[Turn] = []
+        self.lease: Any = None
+        self.final_answer: str | None = None
+        self.outcome: float | None = None
+        self.stop_reason: StopReason | None = None
+        self.infrastructure_error: str | None = None
+        self.tool_seconds = 0.0
+        self.ended: float | None = None
+
+
+def shorten(text: str, limit: int) -> str:
+    """Keep head and tail of a text longer than ``limit`` characters, and say how much is missing."""
+    if len(text) <= limit:
+        return text
+    notice = f"\n[... {len(text) - limit} characters omitted ...]\n"
+    keep = max(0, limit - len(notice))
+    head = keep - keep // 2
+    return text[:head] + notice + text[len(text) - keep // 2 :]
+
+
+def _tasks(tasks: Tasks, split: str | None) -> Sequence[Task]:
+    if isinstance(tasks, str):
+        chosen: Sequence[Task] = load_task_set(tasks, split=split)
+    elif isinstance(tasks, Sequence) and not isinstance(tasks, list | tuple) and split is None:
+        chosen = tasks  # perhaps generated on demand: do not run through it here
+    else:
+        listed = list(tasks)
+        for task in listed:
+            if not isinstance(task, Task):
+                raise ValueError(
+                    f"tasks must hold Task objects, got {type(task).__name__}; "
+                    "make them with Task(question=..., answer=..., grader=...)."
+                )
+        chosen = listed if split is None else [task for task in listed if task.split == split]
+    if len(chosen) == 0:
+        raise ValueError(
+            f"There is no task in split {split!r}; splits are by content hash (80/10/10), "
+            "so a small set may leave one empty: pass split=None to use all tasks."
+        )
+    return chosen
+
+
+def _tools_by_name(
+    tools: Sequence[str | Tool | Callable[..., Any]], tasks: Sequence[Task]
+) -> dict[str, Tool]:
+    by_name: dict[str, Tool] = {}
+    for given in tools:
+        if isinstance(given, str):
+            one = get_tool(given, tasks)
+        else:
+            one = given if isinstance(given, Tool) else make_tool(given)
+        if one.name in by_name:
+            raise ValueError(f"Two tools are named {one.name!r}; rename one: @tool(name=...).")
+        by_name[one.name] = one
+    return by_name
