@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 from gymnasium.error import ResetNeeded
@@ -181,7 +181,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         except INFRASTRUCTURE_ERRORS as error:
             return self._fail(episode, action, parsed.calls, error)
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The episode so far as text, in ``ansi`` mode."""
         if self.render_mode is None or self._episode is None:
             return None
@@ -375,9 +375,13 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         if sandbox is None:
             names = ", ".join(t.name for t in self.tools.values() if t.needs_sandbox)
             raise ValueError(f"The tools {names} need a sandbox; pass sandbox='auto'.")
-        pool = (
-            sandbox if isinstance(sandbox, SandboxPool) else get_pool(sandbox, limits or Limits())
-        )
+        from reagent_env.sandboxes.pool import SandboxPool
+        from reagent_env.sandboxes.select import get_pool
+
+        if isinstance(sandbox, SandboxPool):
+            pool = sandbox
+        else:
+            pool = get_pool(sandbox, limits or Limits())
         pool.capabilities.require(requires)
         return pool
 
@@ -426,8 +430,10 @@ def shorten(text: str, limit: int) -> str:
 def _tasks(tasks: Tasks, split: str | None) -> Sequence[Task]:
     if isinstance(tasks, str):
         chosen: Sequence[Task] = load_task_set(tasks, split=split)
-    elif isinstance(tasks, Sequence) and not isinstance(tasks, list | tuple) and split is None:
-        chosen = tasks  # perhaps generated on demand: do not run through it here
+    elif split is None and isinstance(tasks, Sequence) and not isinstance(tasks, list | tuple):
+        chosen = cast(
+            Sequence[Task], tasks
+        )  # perhaps generated on demand: do not run through it here
     else:
         listed = list(tasks)
         for task in listed:

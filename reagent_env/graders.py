@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from reagent_env.errors import GraderError
 from reagent_env.math_checking import CheckerFailed, mathematically_equal
 from reagent_env.quantities import Quantity, parse_quantity, same_quantity
 from reagent_env.task import Task
@@ -34,10 +35,6 @@ Grader = Callable[..., float]
 ENTRY_POINT_GROUP = "reagent_env.graders"
 MAX_PREDICTION_CHARS = 10_000
 """A longer prediction is no final answer and scores 0 in every grader."""
-
-
-class GraderError(Exception):
-    """Grading itself failed (infrastructure): mask the rollout, do not score it 0."""
 
 
 _GRADERS: dict[str, Grader] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 import numpy as np
@@ -62,6 +62,7 @@ class ToolUseVectorEnv(SyncVectorEnv):
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         self._reserved: list[tuple[SandboxPool, int]] = []
+        self._env_obs: list[str]
         super().__init__(
             [lambda: make_env(**kwargs) for _ in range(num_envs)],
             copy=False,
@@ -127,7 +128,7 @@ class ToolUseVectorEnv(SyncVectorEnv):
             if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._autoreset_envs[index]:
                 observation, info = member.reset()
                 return (observation, 0.0, False, False, info), {}
-            last: Step = member.step(actions[index])
+            last = cast(Step, member.step(actions[index]))
             if self.autoreset_mode is AutoresetMode.SAME_STEP and (last[2] or last[3]):
                 observation, info = member.reset()
                 final = {"final_obs": last[0], "final_info": last[4]}
