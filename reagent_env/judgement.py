@@ -37,7 +37,7 @@ class Judgement:
             )
         scores = [s for s in (self.score, *(self.turn_scores or ())) if s is not None]
         if not all(0.0 <= score <= 1.0 for score in scores):
-            raise ValueError(f"Scores lie in [0, 1], got {scores}.")
+            raise ValueError(f"A judgement's scores lie in [0, 1], got {scores}.")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-encodable dict."""

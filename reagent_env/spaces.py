@@ -12,10 +12,10 @@ _ALPHABETS = (
     (0x00, 0x20),
     (0xA0, 0x500),
     (0x4E00, 0x5000),
-    (0xD800, 0xE000),
+    (0xDC00, 0xE000),
     (0x1F600, 0x1F640),
 )
-"""Ranges sampled from: ASCII, control characters, letters, Han, lone surrogates, emoji."""
+"""Ranges sampled from: ASCII, control characters, letters, Han, lone (low) surrogates, emoji."""
 
 
 class AnyText(Space[str]):

@@ -26,6 +26,8 @@ class StopReason(enum.StrEnum):
     """The turn limit; counts as outcome 0."""
     WALL_TIME = "wall_time"
     """The episode's time limit; counts as outcome 0."""
+    CONTEXT_LENGTH = "context_length"
+    """The conversation outgrew the policy's context; counts as outcome 0. Set by whoever acts."""
     INFRASTRUCTURE_FAILURE = "infrastructure_failure"
     """Something around the policy failed: masked, counted, no outcome."""
 

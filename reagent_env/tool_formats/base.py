@@ -62,7 +62,7 @@ def without_leading_thought(completion: str, first_mark: str) -> str:
         return rest if closed else ""
     close = completion.find("</think>")
     mark = completion.find(first_mark)
-    if close >= 0 and (mark < 0 or close < mark or completion.find("<think>", 0, close) < 0):
+    if close >= 0 and (mark < 0 or close < mark):
         return completion[close + len("</think>") :]
     return completion
 

@@ -46,8 +46,13 @@ class HermesFormat(ToolFormat):
         calls: list[ToolCall] = []
         position = 0
         while (start := text.find(_OPEN, position)) >= 0:
+            if "</think>" in text[position:start]:
+                calls.clear()  # the template opened the thought, and these calls were in it
             call, position = _read_call(text, start + len(_OPEN))
             calls.append(call)
+        if calls and "</think>" in text[position:]:
+            calls.clear()
+            text = text[position:].partition("</think>")[2]
         if not calls and _CLOSE in text:
             calls.append(_malformed(f"{_CLOSE} without {_OPEN} before it"))
         return ParsedTurn(tuple(calls)) if calls else ParsedTurn(final_text=text)

@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make demo` (the main job) and `make test`.
+# Each makes its own .venv; on Debian, as root, missing system packages are installed too.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: help demo test lint attacks soak bench clean system docker
+help:                ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(VENV)/ready: pyproject.toml constraints/cpu.txt scripts/make-venv
+	PYTHON=$(PYTHON) scripts/make-venv $(VENV) dev
+	@touch $@
+
+system:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/ensure-system; fi
+
+docker: system
+	@scripts/ensure-docker || echo "Going on without Docker: its tests will fail if REAGENT_REQUIRE_DOCKER=1, else skip."
+
+demo: $(VENV)/ready system   ## set up, then watch an agent in the best sandbox found
+	$(BIN)/reagent doctor
+	$(BIN)/reagent eval reagent/PythonMath-v0 --agent expert --episodes 200
+
+test: $(VENV)/ready docker   ## set up, lint, type-check, test (both sandboxes)
+	$(BIN)/reagent sandbox build
+	$(MAKE) lint
+	$(BIN)/python -m pytest -n $(JOBS) -m "not attacks and not soak"
+
+lint: $(VENV)/ready
+	scripts/link-typing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .typing/reagent_env
+
+attacks: $(VENV)/ready docker   ## every attack x 20 on each sandbox, and its twin without the guard
+	$(BIN)/python -m pytest tests/attacks -m "attacks or not attacks" --attack-times 20
+
+soak: $(VENV)/ready docker   ## 2,000 episodes; files, processes, memory stay flat
+	$(BIN)/python -m pytest tests/soak -m soak
+
+bench: $(VENV)/ready docker   ## benchmarks, both sides in one run
+	$(BIN)/reagent sandbox bench
+	$(BIN)/python benchmarks/tool_step.py
+	$(BIN)/python benchmarks/vector_env.py
+
+clean:               ## remove the virtual environment and caches
+	rm -rf $(VENV) .typing .mypy_cache .ruff_cache .pytest_cache build *.egg-info

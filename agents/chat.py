@@ -1,0 +1,110 @@
+"""An agent that asks an OpenAI-compatible chat server: vLLM, llama.cpp, a hosted model.
+
+It sends the conversation as text, tool calls included, so that any model and any tool format
+works; the server's own tool parsing is not used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import openai
+
+from reagent_env.agents.agent import Agent
+from reagent_env.errors import ToolBackendError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn, e.g. ``Sampling(temperature=0.0)``."""
+
+    temperature: float = 0.7
+    """0 is greedy."""
+    top_p: float = 0.95
+    """Nucleus mass."""
+    max_tokens: int = 1024
+    """Tokens a turn."""
+
+
+class ContextOverflow(Exception):
+    """The conversation no longer fits the model's context: the episode ends with outcome 0."""
+
+
+class PolicyUnavailable(ToolBackendError):
+    """The model's server could not be asked, after retries."""
+
+
+class ChatAgent(Agent):
+    """One conversation with ``model`` at ``base_url``; instances may share a client.
+
+    Example::
+
+        agent = ChatAgent("http://127.0.0.1:8000/v1", "my-model")
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        sampling: Sampling = Sampling(),
+        client: openai.OpenAI | None = None,
+        timeout_s: float = 120.0,
+    ) -> None:
+        self.name = f"{base_url}#{model}"
+        self.model = model
+        self.sampling = sampling
+        self.client = client or chat_client(base_url, timeout_s)
+        self._messages: list[dict[str, str]] = []
+
+    def begin(self, info: Mapping[str, Any]) -> None:
+        """Start from the environment's messages."""
+        self._messages = [dict(message) for message in info["messages"]]
+
+    def act(self, observation: str, info: Mapping[str, Any]) -> str:
+        """Ask for the next completion.
+
+        Raises:
+            PolicyUnavailable: the server failed, after retries.
+            ContextOverflow: the server says the conversation is too long.
+        """
+        if info["turn"] > 0:
+            self._messages.append({"role": "user", "content": observation})
+        try:
+            reply = self.client.chat.completions.create(
+                model=self.model,
+                messages=[_sendable(message) for message in self._messages],
+                temperature=self.sampling.temperature,
+                top_p=self.sampling.top_p,
+                max_tokens=self.sampling.max_tokens,
+            )
+        except openai.BadRequestError as error:
+            if "context length" in str(error) or "context_length" in str(error):
+                raise ContextOverflow(str(error)) from error
+            raise PolicyUnavailable(f"{self.name} refused the request: {error}") from error
+        except openai.OpenAIError as error:
+            raise PolicyUnavailable(f"{self.name} did not answer: {error}") from error
+        if not reply.choices:
+            raise PolicyUnavailable(f"{self.name} answered without a choice.")
+        completion = reply.choices[0].message.content or ""
+        self._messages.append({"role": "assistant", "content": completion})
+        return completion
+
+
+def chat_client(base_url: str, timeout_s: float = 120.0) -> openai.OpenAI:
+    """A client with retries; the key is ``OPENAI_API_KEY``, which local servers ignore."""
+    return openai.OpenAI(
+        base_url=base_url,
+        api_key=os.environ.get("OPENAI_API_KEY", "none"),
+        timeout=timeout_s,
+        max_retries=4,
+    )
+
+
+def _sendable(message: Mapping[str, str]) -> Any:
+    """HTTP bodies are UTF-8, which lone surrogates are not: they travel as replacement characters."""
+    content = message["content"].encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return {"role": message["role"], "content": content}

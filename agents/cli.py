@@ -1,0 +1,157 @@
+"""``reagent eval``: a thin layer over ``evaluate.py``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from reagent_env.agents.agent import Agent
+    from reagent_env.agents.summary import Summary
+
+_EXAMPLES = """
+Examples:
+
+  reagent eval reagent/PythonMath-v0 --agent expert --episodes 200
+
+  reagent eval reagent/ToolMix-v0 --agent http://127.0.0.1:8000/v1#my-model --concurrency 16
+
+An evaluation cut short goes on with the same command and --out FOLDER.
+"""
+
+
+def evaluate_command(
+    env: Annotated[str, typer.Argument(help="An environment id, e.g. reagent/PythonMath-v0.")],
+    agent: Annotated[str, typer.Option(help="expert | random | URL#model")] = "expert",
+    episodes: Annotated[int, typer.Option(min=1, help="Different tasks to run.")] = 100,
+    split: Annotated[str, typer.Option(help="train | validation | test")] = "test",
+    sandbox: Annotated[str, typer.Option(help="auto | docker | embedded | process")] = "auto",
+    concurrency: Annotated[int, typer.Option(min=1, help="Episodes at once.")] = 4,
+    seed: Annotated[int, typer.Option(help="Draws the tasks.")] = 0,
+    max_turns: Annotated[int | None, typer.Option(min=1, help="Turns an episode.")] = None,
+    tool_format: Annotated[str, typer.Option(help="hermes | compact | react | openai")] = "hermes",
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of a served model.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of a served model, a turn.")] = 1024,
+    out: Annotated[Path | None, typer.Option(help="Folder; an old one is resumed.")] = None,
+) -> None:
+    """Evaluate an agent on an environment; prints success with confidence intervals."""
+    import gymnasium
+    from rich.console import Console
+
+    from reagent_env.agents.evaluate import evaluate
+    from reagent_env.agents.summary import summarise
+    from reagent_env.cli.progress import progress_bar
+
+    config: dict[str, Any] = {
+        "env": env,
+        "agent": agent,
+        "split": split,
+        "seed": seed,
+        "max_turns": max_turns,
+        "tool_format": tool_format,
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+    }
+    folder = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-eval"
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_config(folder / "config.json", config)
+    kwargs: dict[str, Any] = {"split": split, "tool_format": tool_format, "sandbox": sandbox}
+    if max_turns is not None:
+        kwargs["max_turns"] = max_turns
+    make_agent = agent_maker(agent, env, tool_format, temperature, max_tokens)
+    console = Console(stderr=True)
+    console.print(f"Evaluating {agent} on {env} ({split}); trajectories go to {folder}/")
+    start = time.monotonic()
+    with progress_bar(console, f"{agent}", episodes) as advance:
+        trajectories = evaluate(
+            lambda: gymnasium.make(env, disable_env_checker=True, **kwargs),
+            make_agent,
+            episodes,
+            out=folder,
+            concurrency=concurrency,
+            seed=seed,
+            on_episode=lambda trajectory: advance(trajectory.outcome),
+        )
+    summary = summarise(trajectories)
+    record = {**config, "sandbox": sandbox, **summary.to_json()}
+    (folder / "summary.json").write_text(json.dumps(record, indent=2) + "\n")
+    print_summary(env, agent, split, summary)
+    console.print(f"{time.monotonic() - start:.1f} s; summary in {folder}/summary.json")
+    if summary.outcome.n == 0:
+        console.print("[red]Every episode was masked: see infrastructure_error in the file.[/red]")
+        raise typer.Exit(1)
+
+
+evaluate_command.__doc__ = f"{evaluate_command.__doc__}\n{_EXAMPLES}"
+
+
+def agent_maker(
+    spec: str, env_id: str, tool_format: str, temperature: float, max_tokens: int
+) -> Callable[[], Agent]:
+    """What ``--agent`` names: ``expert``, ``random`` or ``URL#model``."""
+    if spec == "expert":
+        from reagent_env.agents.expert import ExpertAgent, solver_of
+
+        solver = solver_of(env_id)
+        return lambda: ExpertAgent(solver, tool_format)
+    if spec == "random":
+        from reagent_env.agents.random_agent import RandomAgent
+
+        return lambda: RandomAgent(tool_format)
+    if spec.startswith(("http://", "https://")):
+        from reagent_env.agents.chat import ChatAgent, Sampling, chat_client
+
+        url, _, model = spec.partition("#")
+        if not model:
+            raise typer.BadParameter(f"--agent {spec!r} names no model; write {url}#MODEL.")
+        client = chat_client(url)
+        sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
+        return lambda: ChatAgent(url, model, sampling=sampling, client=client)
+    raise typer.BadParameter(f"--agent {spec!r} is none of expert, random, URL#model.")
+
+
+def print_summary(env: str, agent: str, split: str, summary: Summary) -> None:
+    """The table a person reads, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{agent} on {env} ({split})", title_justify="left")
+    table.add_column("")
+    table.add_column("outcome", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("n", justify="right")
+    rows = [("all", summary.outcome)]
+    rows += [(f"level {level}", one) for level, one in summary.by_level.items() if level != "–"]
+    for label, one in rows:
+        low, high = one.interval
+        table.add_row(label, f"{one.mean:.3f}", f"{low:.3f} – {high:.3f}", str(one.n))
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "100"))
+    console = Console(width=width)
+    console.print(table)
+    stops = ", ".join(f"{reason} {count}" for reason, count in summary.stop_reasons.items())
+    console.print(f"masked {summary.masked} · turns {summary.mean_turns:.2f} · stopped by {stops}")
+    for name, counts in summary.tools.items():
+        console.print(
+            f"tool {name}: {counts['calls']} calls, {counts['errors']} errors, "
+            f"{1000 * counts['mean_seconds']:.1f} ms each"
+        )
+
+
+def _check_config(path: Path, config: dict[str, Any]) -> None:
+    """A folder holds one evaluation: going on with other settings is refused."""
+    if path.exists():
+        before = json.loads(path.read_text())
+        changed = {key for key in config if before.get(key) != config[key]}
+        if changed:
+            raise typer.BadParameter(
+                f"{path.parent} holds an evaluation with other settings "
+                f"({', '.join(sorted(changed))}); give another --out."
+            )
+    path.write_text(json.dumps(config, indent=2) + "\n")

@@ -1,0 +1,65 @@
+"""The expert: a script per task set that solves tasks from observations only.
+
+It shows that tasks are solvable with their tools. It reads the question and what tools answer,
+never a task's answer: solvers are given strings and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+from reagent_env.agents.agent import Agent
+from reagent_env.tool_formats import ToolFormat, get_tool_format
+from reagent_env.trajectory import ToolCall
+
+Calls = list[tuple[str, dict[str, Any]]]
+Solver = Callable[[str], Generator[Calls, list[str], str]]
+"""From a question: yields calls, is sent their results' texts, returns the final answer."""
+
+SOLVERS = {
+    "reagent/PythonMath-v0": "reagent_env.task_sets.python_math:solve",
+    "reagent/FileQA-v0": "reagent_env.task_sets.file_qa:solve",
+    "reagent/SearchQA-v0": "reagent_env.task_sets.search_qa:solve",
+    "reagent/ToolMix-v0": "reagent_env.task_sets.tool_mix:solve",
+}
+"""Environment id → its solver."""
+
+
+def solver_of(env_id: str) -> Solver:
+    """The solver of an environment's task set. Raises ``ValueError`` where there is none."""
+    if env_id not in SOLVERS:
+        raise ValueError(
+            f"There is no expert for {env_id!r}; there is one for {', '.join(SOLVERS)}."
+        )
+    module, _, function = SOLVERS[env_id].partition(":")
+    solver: Solver = getattr(importlib.import_module(module), function)
+    return solver
+
+
+class ExpertAgent(Agent):
+    """Plays a solver's calls one turn at a time."""
+
+    name = "expert"
+
+    def __init__(self, solver: Solver, tool_format: str | ToolFormat = "hermes") -> None:
+        self.solver = solver
+        self.tool_format = get_tool_format(tool_format)
+        self._running: Generator[Calls, list[str], str] | None = None
+
+    def begin(self, info: Mapping[str, Any]) -> None:
+        """Give the solver the question."""
+        self._running = self.solver(info["messages"][-1]["content"])
+
+    def act(self, observation: str, info: Mapping[str, Any]) -> str:
+        """The solver's next calls, or its answer."""
+        assert self._running is not None, "begin() comes before act()"
+        try:
+            if info["turn"] == 0:
+                calls = next(self._running)
+            else:
+                calls = self._running.send([one["content"] for one in info["tool_results"]])
+        except StopIteration as stop:
+            return self.tool_format.render_answer(str(stop.value))
+        return self.tool_format.render_calls([ToolCall(name, given) for name, given in calls])

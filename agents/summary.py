@@ -1,0 +1,114 @@
+"""What a set of trajectories comes to: success with confidence intervals, by level, stop reason, tool."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from reagent_env.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A mean outcome with its 95 % interval, e.g. ``Rate(0.5, (0.25, 0.75), 20)``."""
+
+    mean: float
+    """Mean outcome in [0, 1]; NaN for none."""
+    interval: tuple[float, float]
+    """95 %: Wilson's for outcomes of 0 and 1, else the normal one of the mean, within [0, 1]."""
+    n: int
+    """Episodes counted; masked ones are not."""
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return "–"
+        low, high = self.interval
+        return f"{self.mean:.3f} [{low:.3f}, {high:.3f}] n={self.n}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The numbers of an evaluation."""
+
+    outcome: Rate
+    """All episodes that were not masked."""
+    masked: int
+    """Episodes that infrastructure spoiled; in no mean."""
+    mean_turns: float
+    """Turns an episode."""
+    by_level: dict[str, Rate] = field(default_factory=dict)
+    """By the task's ``level``."""
+    by_kind: dict[str, Rate] = field(default_factory=dict)
+    """By the task's ``kind``."""
+    stop_reasons: dict[str, int] = field(default_factory=dict)
+    """How often each stop reason."""
+    tools: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By tool: ``calls``, ``errors``, ``mean_seconds``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-encodable dict."""
+        return asdict(self)
+
+
+def rate(outcomes: Sequence[float]) -> Rate:
+    """The mean of ``outcomes`` with its 95 % interval."""
+    n = len(outcomes)
+    if n == 0:
+        return Rate(math.nan, (math.nan, math.nan), 0)
+    mean = sum(outcomes) / n
+    z = 1.959964
+    if all(outcome in (0.0, 1.0) for outcome in outcomes):
+        centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+    else:
+        centre = mean
+        variance = sum((outcome - mean) ** 2 for outcome in outcomes) / max(1, n - 1)
+        half = z * math.sqrt(variance / n)
+    return Rate(mean, (max(0.0, centre - half), min(1.0, centre + half)), n)
+
+
+def summarise(trajectories: Iterable[Trajectory]) -> Summary:
+    """Count and average; masked episodes (no outcome) stand apart."""
+    levels: defaultdict[str, list[float]] = defaultdict(list)
+    kinds: defaultdict[str, list[float]] = defaultdict(list)
+    outcomes: list[float] = []
+    stops: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    turns: list[int] = []
+    masked = 0
+    for trajectory in trajectories:
+        stops[str(trajectory.stop_reason)] += 1
+        turns.append(len(trajectory.turns))
+        for turn in trajectory.turns:
+            for result in turn.results:
+                name = result.name if result.error not in ("malformed", "unknown_tool") else "?"
+                calls[name] += 1
+                errors[name] += result.error is not None
+                seconds[name] += result.seconds
+        if trajectory.outcome is None:
+            masked += 1
+            continue
+        outcomes.append(trajectory.outcome)
+        levels[str(trajectory.task.metadata.get("level", "–"))].append(trajectory.outcome)
+        kinds[str(trajectory.task.metadata.get("kind", "–"))].append(trajectory.outcome)
+    return Summary(
+        outcome=rate(outcomes),
+        masked=masked,
+        mean_turns=sum(turns) / len(turns) if turns else math.nan,
+        by_level={level: rate(levels[level]) for level in sorted(levels)},
+        by_kind={kind: rate(kinds[kind]) for kind in sorted(kinds)},
+        stop_reasons=dict(stops.most_common()),
+        tools={
+            name: {
+                "calls": count,
+                "errors": errors[name],
+                "mean_seconds": seconds[name] / count,
+            }
+            for name, count in calls.most_common()
+        },
+    )
