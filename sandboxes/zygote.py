@@ -229,10 +229,10 @@ class SessionProcess:
         sys.modules["__main__"] = module
         self.namespace = module.__dict__
         self.namespace["__builtins__"] = __builtins__
-        numpy = sys.modules.get("numpy")
-        if numpy is not None:
+        numpy_random = sys.modules.get("numpy.random")
+        if numpy_random is not None:
             # Sessions forked of one parent would otherwise draw the same numbers.
-            numpy.random.seed(int.from_bytes(os.urandom(4), "big"))
+            numpy_random.seed(int.from_bytes(os.urandom(4), "big"))
 
     def _open_streams(self) -> None:
         # One object for both keeps the order of prints to either; lines leave at once.
@@ -240,8 +240,10 @@ class SessionProcess:
             1, "w", buffering=_CHUNK, encoding="utf-8", errors="surrogatepass", closefd=False
         )
         self.stream.reconfigure(line_buffering=True)
-        sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = self.stream
-        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+        sys.stdout = sys.stderr = self.stream
+        sys.__stdout__ = sys.__stderr__ = self.stream  # type: ignore[misc]
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.__stdin__ = sys.stdin  # type: ignore[misc]
 
     def _interrupt(self, signum: int, frame: types.FrameType | None) -> None:
         if self.running:
@@ -318,7 +320,7 @@ class SessionProcess:
         tree = ast.parse(code, filename)
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr):
-            last = ast.Expression(tree.body.pop().value)  # type: ignore[attr-defined]
+            last = ast.Expression(tree.body.pop().value)
         body = compile(tree, filename, "exec", dont_inherit=True)
         final = compile(last, filename, "eval", dont_inherit=True) if last else None
         self.running = True
@@ -407,7 +409,8 @@ class SessionProcess:
 
 def hide_own_frames(report: traceback.TracebackException) -> None:
     """Leave only the user's frames in a report and in those it was raised from."""
-    todo, seen = [report], set()
+    todo: list[traceback.TracebackException | None] = [report]
+    seen = set()
     while todo:
         one = todo.pop()
         if one is None or id(one) in seen:
@@ -498,6 +501,8 @@ class Zygote:
             except ImportError:
                 continue
             self.libraries.append(name)
+            if name == "numpy":
+                importlib.import_module("numpy.random")
         for path in self.config.get("oom_files", _OOM_FILES):
             with contextlib.suppress(OSError):
                 self.oom_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -705,10 +710,9 @@ class Zygote:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(session.pid, signal.SIGINT)
             wait = min(0.1, max(0.0, (kill_at if cause else interrupt_at) - now))
-            writing = [session.sock] if session.outbox else []
-            readable, writable, _ = select.select(
-                [session.sock, session.output, self.control_in], writing, [], wait
-            )
+            writing: list[Any] = [session.sock] if session.outbox else []
+            reading: list[Any] = [session.sock, session.output, self.control_in]
+            readable, writable, _ = select.select(reading, writing, [], wait)
             if writable:
                 self.push(session)
             if session.output in readable:
