@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 class SubprocessTransport:
     """Starts ``argv`` in a process group of its own and talks to it.
 
-    Not for programs that write much to standard error: only its end is read, after a failure.
+    Not for programs that write much to standard error: what it wrote is read once, at the
+    end, into ``last_words``.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class SubprocessTransport:
         self._errors, errors_end = os.pipe()
         os.set_blocking(self._errors, False)
         self._closed = False
+        self.last_words = ""
         identity = {} if user is None else {"user": user, "group": user, "extra_groups": []}
         try:
             self.process = subprocess.Popen(
@@ -90,12 +92,6 @@ class SubprocessTransport:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 self.process.kill()
 
-    def errors(self) -> str:
-        """The last kibibytes of what it wrote to standard error."""
-        with contextlib.suppress(OSError):
-            return os.read(self._errors, 8192).decode("utf-8", "replace").strip()
-        return ""
-
     def close(self) -> None:
         """Reap the process and free the descriptors."""
         if self._closed:
@@ -104,5 +100,7 @@ class SubprocessTransport:
         self._closed = True
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
+        with contextlib.suppress(OSError):
+            self.last_words = os.read(self._errors, 8192).decode("utf-8", "replace").strip()
         self._socket.close()
         os.close(self._errors)
