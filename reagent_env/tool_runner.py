@@ -12,9 +12,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from typing import Any
 
+from reagent_env.daemon_threads import run_in_thread
 from reagent_env.errors import INFRASTRUCTURE_ERRORS, ToolError
 from reagent_env.sandboxes.contract import Sandbox
 from reagent_env.task import Task
@@ -149,11 +150,7 @@ def _launch(
             _run_async(tool, arguments, call), _background_loop()
         )
     else:
-        pending = Future()
-        # Not an executor: its threads are joined at exit, where a hung tool would hang the program.
-        threading.Thread(
-            target=_settle, args=(pending, tool, arguments, call), name=tool.name, daemon=True
-        ).start()
+        pending = run_in_thread(lambda: _run_now(tool, arguments, call))
 
     def wait() -> ToolResult:
         try:
@@ -167,24 +164,6 @@ def _launch(
             )
 
     return wait
-
-
-def _settle(
-    pending: Future[ToolResult], tool: Tool, arguments: dict[str, Any], call: ToolCall
-) -> None:
-    try:
-        outcome = _run_now(tool, arguments, call)
-    except BaseException as error:  # carried to the waiting thread
-        failure: BaseException | None = error
-    else:
-        failure = None
-    try:
-        if failure is not None:
-            pending.set_exception(failure)
-        else:
-            pending.set_result(outcome)
-    except InvalidStateError:
-        pass  # given up on at its deadline
 
 
 _loop: asyncio.AbstractEventLoop | None = None

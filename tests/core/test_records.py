@@ -66,7 +66,7 @@ def test_a_judgement_has_a_score_or_a_reason() -> None:
     assert Judgement(score=0.0).score == 0.0
     assert Judgement(unscored="unparsed").score is None
     for wrong in ({}, {"score": 0.5, "unscored": "x"}, {"score": 1.5}, {"score": float("nan")}):
-        with pytest.raises(ValueError, match="score|scores"):
+        with pytest.raises(ValueError, match="score"):
             Judgement(**wrong)  # type: ignore[arg-type]
     judged = Judgement(score=0.5, turn_scores=(None, 0.5))
     assert Judgement.from_json(json.loads(json.dumps(judged.to_json()))) == judged

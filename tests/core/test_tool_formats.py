@@ -18,7 +18,23 @@ hermes = TOOL_FORMATS["hermes"]
 react = TOOL_FORMATS["react"]
 openai = TOOL_FORMATS["openai"]
 
-any_text = st.text(st.characters(exclude_categories=()), max_size=200)
+# A high surrogate before a low one is the same text as the character they make.
+any_text = st.text(st.characters(exclude_categories=()), max_size=200).map(
+    lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+)
+PIECES = (
+    "<tool_call>",
+    "</tool_call>",
+    '{"name": "add", "arguments": {"a": 1}}',
+    "{",
+    "}",
+    "<think>",
+    "</think>",
+    "Action: add\n",
+    "Action Input: ",
+    '"tool_calls": [',
+    "]",
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 10) | any_text,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
@@ -43,27 +59,7 @@ def test_a_rendered_call_reads_back_as_itself(
 
 @pytest.mark.parametrize("tool_format", TOOL_FORMATS.values(), ids=lambda one: one.name)
 @settings(max_examples=300)
-@given(
-    text=st.lists(
-        st.sampled_from(
-            [
-                "<tool_call>",
-                "</tool_call>",
-                '{"name": "add", "arguments": {"a": 1}}',
-                "{",
-                "}",
-                "<think>",
-                "</think>",
-                "Action: add\n",
-                "Action Input: ",
-                '"tool_calls": [',
-                "]",
-            ]
-        )
-        | any_text,
-        max_size=8,
-    ).map("".join)
-)
+@given(text=st.lists(st.sampled_from(PIECES) | any_text, max_size=8).map("".join))
 def test_no_text_raises(tool_format: Any, text: str) -> None:
     parsed = tool_format.parse(text)
     assert (parsed.final_text is None) == bool(parsed.calls)

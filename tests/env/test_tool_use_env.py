@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
 
 import gymnasium as gym
 import pytest
-from reagent_env.sandboxes.contract import Sandbox
 
 from reagent_env import Task, ToolUseEnv, tool
 from reagent_env.errors import ToolBackendError, ToolError
+from reagent_env.sandboxes.contract import Sandbox
 from reagent_env.testing import EnvContract, add, addition_env, addition_tasks
 
 
 def call(name: str, /, **arguments: Any) -> str:
-    import json
-
     return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
 
 
@@ -115,6 +116,27 @@ def test_a_tool_past_its_time_limit_is_given_up(kind: str) -> None:
     assert info["tool_results"][0]["error"] == "timeout"
     assert not terminated
     assert not truncated
+
+
+def test_a_hung_tool_does_not_keep_the_program_from_ending() -> None:
+    program = """
+import threading
+from reagent_env import ToolUseEnv, tool
+from reagent_env.testing import addition_tasks
+
+@tool(timeout_s=0.1)
+def hang() -> str:
+    'Never answer.'
+    threading.Event().wait()
+
+env = ToolUseEnv(addition_tasks(), [hang])
+env.reset(seed=0)
+print(env.step('<tool_call>{"name": "hang", "arguments": {}}</tool_call>')[0])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert "no answer in 0.1 s" in ended.stdout
 
 
 def test_a_tool_that_raises_is_shown_to_the_model() -> None:
