@@ -166,6 +166,7 @@ def plain_text(prediction: str) -> str:
         return text
     if _TEXT_COMMAND.search(text):
         text = re.sub(_TEXT_COMMAND, "", text).replace("{", "").replace("}", "")
+    text = re.sub(r"\\[dt]?frac\{\s*(\d+)\s*\}\{\s*(\d+)\s*\}", r"\1/\2", text)
     text = re.sub(r"\\[,;:! ]", " ", text)
     return re.sub(r"\\([%$&#_])", r"\1", text).strip()
 
@@ -392,21 +393,21 @@ def number(
     answer: Any,
     prediction: str,
     unit: str | list[str] | None = None,
-    rel_tol: float = 1e-6,
+    rel_tol: float | None = None,
     abs_tol: float = 0.0,
     any_unit: bool = False,
 ) -> float:
     """1 when the prediction is one number equal to the answer, with the right unit or none.
 
     Thousands separators, percents, powers of ten and fractions are read; lists, ranges, NaN and
-    infinity are no number. Whole-number answers must match exactly unless ``abs_tol`` is given.
+    infinity are no number. Whole-number answers must match exactly unless a tolerance is given.
 
     Args:
         answer: a number, or text such as ``"1,200.50"`` or ``"12 km"``.
         prediction: what the agent answered.
         unit: the unit of the answer (or several names of it); the prediction may leave it out.
             A prediction in another unit of the same kind (``m`` for ``km``) is converted.
-        rel_tol: largest difference relative to the answer, for answers that are not whole.
+        rel_tol: largest difference relative to the answer; by default 1e-6, or 0 for a whole one.
         abs_tol: largest difference, in the answer's unit.
         any_unit: accept any words after the number (for data sets that do not tell the unit).
     """
@@ -419,9 +420,9 @@ def number(
     given = parse_quantity(plain_text(prediction))
     if given is None:
         return 0.0
-    tolerance = Fraction(abs_tol)
-    if gold.value.denominator != 1:
-        tolerance = max(tolerance, abs(gold.value) * Fraction(rel_tol))
+    if rel_tol is None:
+        rel_tol = 0.0 if gold.value.denominator == 1 else 1e-6
+    tolerance = max(Fraction(abs_tol), abs(gold.value) * Fraction(rel_tol))
     if any_unit and not units:
         given = Quantity(given.value, "")
     return float(same_quantity(gold.value, units, given, tolerance))

@@ -62,7 +62,6 @@ class ToolUseVectorEnv(SyncVectorEnv):
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         self._reserved: list[tuple[SandboxPool, int]] = []
-        self._env_obs: list[str]
         super().__init__(
             [lambda: make_env(**kwargs) for _ in range(num_envs)],
             copy=False,
@@ -74,6 +73,7 @@ class ToolUseVectorEnv(SyncVectorEnv):
             for member in self.envs:
                 member.close()
             raise
+        self._texts = [""] * num_envs
         self._threads = ThreadPoolExecutor(num_envs, thread_name_prefix="vector member")
 
     def reset(
@@ -96,9 +96,9 @@ class ToolUseVectorEnv(SyncVectorEnv):
 
         infos: dict[str, Any] = {}
         for index, (observation, info) in self._each(reset_one, np.flatnonzero(chosen)):
-            self._env_obs[index] = observation
+            self._texts[index] = observation
             infos = self._add_info(infos, info, index)
-        return tuple(self._env_obs), infos
+        return tuple(self._texts), infos
 
     def step(
         self, actions: Sequence[str]
@@ -137,7 +137,7 @@ class ToolUseVectorEnv(SyncVectorEnv):
 
         infos: dict[str, Any] = {}
         for index, (outcome, final) in self._each(step_one, range(self.num_envs)):
-            self._env_obs[index] = outcome[0]
+            self._texts[index] = outcome[0]
             self._rewards[index] = outcome[1]
             self._terminations[index] = outcome[2]
             self._truncations[index] = outcome[3]
@@ -148,7 +148,7 @@ class ToolUseVectorEnv(SyncVectorEnv):
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             self._autoreset_envs[:] = False
         return (
-            tuple(self._env_obs),
+            tuple(self._texts),
             self._rewards.copy(),
             self._terminations.copy(),
             self._truncations.copy(),
