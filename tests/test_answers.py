@@ -98,9 +98,34 @@ def test_an_unknown_style_is_refused_by_name():
 
 
 PIECES = st.sampled_from(
-    ["\\boxed{", "}", "{", "`", "```", "~~~", "\n", "\n\n", '"', "“", "”", "'", "``", "''", "> "]
-    + ["<think>", "</think>", "<tool_call>", "</tool_call>", "<!--", "-->", "\\", "7", "\ud800"]
-    + ["Final Answer:", " "]
+    [
+        "\\boxed{",
+        "}",
+        "{",
+        "`",
+        "```",
+        "~~~",
+        "\n",
+        "\n\n",
+        '"',
+        "“",
+        "”",
+        "'",
+        "``",
+        "''",
+        "> ",
+        "<think>",
+        "</think>",
+        "<tool_call>",
+        "</tool_call>",
+        "<!--",
+        "-->",
+        "\\",
+        "7",
+        "\ud800",
+        "Final Answer:",
+        " ",
+    ]
 )
 
 
@@ -112,15 +137,38 @@ def test_whatever_is_written_gives_text_or_none(text, style):
 
 
 @settings(max_examples=200, deadline=None)
-@given(before=st.text(alphabet="abc .,\n", max_size=30), answer=st.text(alphabet="abc123", min_size=1))
+@given(
+    before=st.text(alphabet="abc .,\n", max_size=30), answer=st.text(alphabet="abc123", min_size=1)
+)
 def test_plain_prose_before_a_box_never_hides_it(before, answer):
     assert final_answer(f"{before}\\boxed{{{answer}}}") == answer
 
 
 @pytest.mark.parametrize(
     "piece",
-    ["\\boxed{", "'\\boxed{", "\\boxed{1}", "`", "``` \n", '"', "“", "'", "``", "<think>", "</think>"]
-    + ["<!--", "> ", "{", "}", "Final Answer:\n", "Final Answer: 1\n", "\\", "a", "` `` ", "\n\n"],
+    [
+        "\\boxed{",
+        "'\\boxed{",
+        "\\boxed{1}",
+        "`",
+        "``` \n",
+        '"',
+        "“",
+        "'",
+        "``",
+        "<think>",
+        "</think>",
+        "<!--",
+        "> ",
+        "{",
+        "}",
+        "Final Answer:\n",
+        "Final Answer: 1\n",
+        "\\",
+        "a",
+        "` `` ",
+        "\n\n",
+    ],
 )
 def test_many_characters_of_one_trick_take_linear_time(piece):
     text = piece * (300_000 // len(piece))

@@ -1,0 +1,363 @@
+"""Graders: what is right scores 1, and what a policy would try in place of it scores nothing."""
+
+import concurrent.futures
+import math
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reagent_env.graders import GraderError, get_grader, grade, grader_names, register_grader
+from reagent_env.math_checking import mathematically_equal
+from reagent_env.task import Task
+
+
+def score(grader, answer, prediction, **options):
+    task = Task(question="q", answer=answer, grader=grader, metadata={"grader_options": options})
+    return grade(task, prediction)
+
+
+@pytest.mark.parametrize(
+    ("answer", "prediction"),
+    [
+        ("The Beatles", "beatles"),
+        ("U.S.", "US"),
+        ("Café", "Cafe\u0301"),
+        ("Paris", r"\text{Paris}"),
+        ("O'Brien", "O’Brien"),
+        (["NYC", "New York City"], "new york city"),
+        ("1200", "1,200"),
+        ("A", "A"),
+        (2020, "2020"),
+    ],
+)
+def test_exact_forgives_case_articles_punctuation_and_latex_dress(answer, prediction):
+    assert score("exact", answer, prediction) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "prediction"),
+    [
+        ("1213", "12,13"),
+        ("1213", "12-13"),
+        ("1213", "12/13"),
+        ("1213", "12;13"),
+        ("1213", "12.1.3"),
+        ("314", "3.14"),
+        ("5", "-5"),
+        ("A", "the"),
+        ("+", "-"),
+        ("Paris", "Paris or London"),
+        ("Paris", "Paris, London"),
+        ("Paris", "not Paris"),
+        ("12", "１２"),
+    ],
+)
+def test_exact_does_not_run_numbers_together_nor_take_lists(answer, prediction):
+    assert score("exact", answer, prediction) == 0
+
+
+def test_qa_pays_partial_answers_as_f1_from_the_threshold_on():
+    assert score("qa", "Ada Lovelace", "Ada Lovelace") == 1
+    assert score("qa", "Ada Lovelace", "Lovelace") == pytest.approx(2 / 3)
+    assert score("qa", "one two three four five six seven", "one") == 0  # F1 = 0.25
+    assert score("qa", ["x", "Ada Lovelace"], "Lovelace") == pytest.approx(2 / 3)
+
+
+def test_the_published_rule_pays_candidate_lists_and_ours_does_not():
+    assert score("qa", "Paris", "Paris or London", published=True) == 0.5
+    assert score("qa", "Paris", "Paris or London") == 0
+    assert score("f1", "Paris", "Paris London Rome") == 0.5
+
+
+@pytest.mark.parametrize("many", [2, 3, 4, 5, 10, 100])
+@pytest.mark.parametrize("separator", [" ", ", ", " and ", " or ", "; ", " / ", "\n"])
+def test_a_box_with_many_candidates_earns_less_than_a_guess_among_them(many, separator):
+    candidates = [f"name{i}" for i in range(many)]
+    assert score("exact", "name0", separator.join(candidates)) == 0
+    assert score("qa", "name0", separator.join(candidates)) < 1 / many
+    options = {chr(65 + i): name for i, name in enumerate(candidates[:26])}
+    assert score("choice", "A", separator.join(options), options=options) == 0
+    assert score("choice", "A", separator.join(candidates[:26]), options=options) == 0
+
+
+@pytest.mark.parametrize(
+    "prediction", ["yes", "Yes.", "YES", "Yes, it does.", r"\text{yes}", "true"]
+)
+def test_yes_no_takes_the_word(prediction):
+    assert score("yes_no", "yes", prediction) == 1
+    assert score("yes_no", True, prediction) == 1
+    assert score("yes_no", "no", prediction) == 0
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        "unknown",
+        "no idea",
+        "I have no idea",
+        "yes and no",
+        "yes. no.",
+        "yes or no",
+        "yes/no",
+        "not yes",
+        "notable",
+        "nothing",
+        "yesterday",
+        "yes, but no",
+        "maybe",
+        "y e s",
+        "",
+        "?",
+    ],
+)
+def test_yes_no_takes_no_hedge_for_either(prediction):
+    assert score("yes_no", "yes", prediction) == score("yes_no", "no", prediction) == 0
+
+
+@pytest.mark.parametrize(
+    "prediction", ["B", "b", "(B)", "B.", "B. Rome", "B) Rome", "Rome", "option B"]
+)
+def test_choice_takes_the_letter_or_the_text(prediction):
+    assert score("choice", "B", prediction, options=["Paris", "Rome", "Oslo"]) == 1
+    assert score("choice", "Rome", prediction, options=["Paris", "Rome", "Oslo"]) == 1
+
+
+@pytest.mark.parametrize(
+    "prediction", ["A", "A, B", "AB", "A or B", "B. Paris", "Paris Rome", "B C", "all", "D", "Bern"]
+)
+def test_choice_takes_nothing_else(prediction):
+    assert score("choice", "B", prediction, options=["Paris", "Rome", "Oslo"]) == 0
+
+
+def test_list_needs_the_order_and_set_does_not():
+    assert score("list", ["2", "2", "3"], "2, 2, 3") == 1
+    assert score("list", ["2", "2", "3"], "[2, 2, 3.0]") == 1
+    assert score("list", ["2", "2", "3"], "3, 2, 2") == 0
+    assert score("set", ["2", "2", "3"], "3, 2, 2") == 1
+    assert score("set", ["2", "2", "3"], "2, 3") == 0
+    assert score("set", ["2", "3"], "1, 2, 3, 4") == 0
+    assert score("list", ["1", "2"], "1 2") == 1
+    assert score("set", ["New York", "Rome"], "Rome and New York") == 1
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        "12",
+        "12.0",
+        "+12",
+        "12 km",
+        "12km",
+        "12 kilometres",
+        "12,000 m",
+        "12000 metres",
+        "$12$",
+        "1.2e1",
+        r"1.2 \times 10^1",
+        "12.",
+        r"12 \text{ km}",
+        "24/2",
+        r"\frac{24}{2}",
+    ],
+)
+def test_number_takes_the_value_in_the_right_unit_or_none(prediction):
+    assert score("number", "12 km", prediction) == 1
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        "12 kg",
+        "12 m",
+        "12%",
+        "-12",
+        "12, 13, 14",
+        "12 13",
+        "12-13",
+        "10-20",
+        "12 to 13",
+        "12 or 13",
+        "11, 12, 13",
+        "12±1",
+        ">11",
+        "about 12",
+        "1,2",
+        "12,0",
+        "nan",
+        "inf",
+        "-Infinity",
+        "1e999",
+        "1e99999999",
+        "١٢",
+        "１２",
+        "12 thousand",
+        "12²",
+        "0x0c",
+        "twelve",
+        "12 km 13 km",
+        "12 miles",
+        "1" * 5000,
+        "12" + " " * 9000 + "3",
+        "9" * 999 + "e400",
+        "12/0",
+    ],
+)
+def test_number_takes_no_list_range_other_unit_or_exotic_digits(prediction):
+    assert score("number", "12 km", prediction) == 0
+
+
+def test_number_is_exact_for_whole_answers_unless_told():
+    assert score("number", 10**15, str(10**15 + 1)) == 0
+    assert score("number", 10**15, str(10**15 + 1), rel_tol=1e-9) == 1
+    assert score("number", 100, "100.4", abs_tol=0.5) == 1
+    assert score("number", 0.1, "0.10000000001") == 1
+    assert score("number", 0.1, "0.1001") == 0
+
+
+def test_number_reads_percents_and_money():
+    assert score("number", 50, "50%", unit="%") == score("number", 50, "50", unit="%") == 1
+    assert score("number", 50, "0.5", unit="%") == 0
+    assert score("number", 0.5, "50%") == score("number", "50%", "50 percent") == 1
+    assert score("number", 1200, "$1,200.00", unit="$") == 1
+    assert score("number", 1200, "€1,200", unit="$") == 0
+    assert score("number", 18, "18 eggs", any_unit=True) == 1
+    assert score("number", 18, "18 or 19", any_unit=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "prediction"),
+    [
+        (r"\frac{1}{2}", "0.5"),
+        ("1/2", r"\frac12"),
+        ("2", "x = 2"),
+        ("x^2+2x+1", "(x+1)^2"),
+        (r"\{1,2\}", "2, 1"),
+        (r"2\sqrt{3}", r"\sqrt{12}"),
+    ],
+)
+def test_math_takes_equal_expressions(answer, prediction):
+    assert score("math", answer, prediction) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "prediction"),
+    [
+        ("2", "1, 2, 3"),
+        ("2", "1 2"),
+        ("2", "2 or 3"),
+        ("2", r"2 \text{ or } 3"),
+        ("2", "1 = 2"),
+        ("2", "x = 1 = 2"),
+        ("2", r"\pm 2"),
+        ("2", "x > 1"),
+        ("2", "[1, 3]"),
+        ("2", r"\boxed{2} \boxed{3}"),
+        ("2", "$2$ $3$"),
+        ("2", "٢"),
+        ("2", r"\infty"),
+        ("2", "nan"),
+        ("(1,2)", "(2,1)"),
+        ("2", "{" * 500 + "2" + "}" * 500),
+        ("2", r"\frac{" * 100),
+    ],
+)
+def test_math_takes_no_hedge_chain_or_bomb(answer, prediction):
+    assert score("math", answer, prediction) == 0
+
+
+def test_an_expression_that_never_ends_scores_nothing_and_the_next_one_is_graded():
+    started = time.monotonic()
+    assert score("math", "2", "9^{9^{9^{9}}}") == 0
+    assert time.monotonic() - started < 60
+    assert score("math", "2", r"\frac{4}{2}") == 1
+
+
+def test_math_works_in_threads():
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        verdicts = list(
+            pool.map(lambda n: score("math", str(n), rf"\frac{{{2 * n}}}{{2}}"), range(8))
+        )
+    assert verdicts == [1.0] * 8
+
+
+def test_an_answer_that_cannot_be_read_is_a_grader_error_not_a_zero():
+    with pytest.raises(GraderError, match="another grader"):
+        score("math", r"\frac{", "3")
+    for grader in ("number", "yes_no"):
+        with pytest.raises(GraderError, match="needs a"):
+            score(grader, "perhaps", "3")
+    with pytest.raises(GraderError, match="none of the options"):
+        score("choice", "Z", "A", options=["Paris"])
+
+
+def test_no_answer_and_endless_answers_score_nothing():
+    task = Task(question="q", answer="a", grader="exact")
+    assert grade(task, None) == grade(task, "") == grade(task, "   ") == 0
+    assert grade(task, "a" * 10_000_000) == 0
+
+
+def test_an_unknown_grader_is_named_with_its_nearest():
+    with pytest.raises(GraderError, match="Did you mean 'number'"):
+        get_grader("nubmer")
+
+
+def test_a_dotted_name_calls_any_function():
+    assert get_grader("math:gcd") is math.gcd
+    assert get_grader("operator:eq")("a", "a")
+    with pytest.raises(GraderError, match="cannot be imported"):
+        get_grader("no_such_module:f")
+
+
+def test_a_grader_that_breaks_or_leaves_the_range_is_a_grader_error():
+    register_grader("breaks")(lambda answer, prediction: 1 / 0)
+    register_grader("too_much")(lambda answer, prediction: 1.5)
+    register_grader("not_a_number")(lambda answer, prediction: math.nan)
+    for name in ("breaks", "too_much", "not_a_number"):
+        with pytest.raises(GraderError, match=name):
+            score(name, "a", "b")
+    with pytest.raises(ValueError, match="exists already"):
+        register_grader("exact")(lambda answer, prediction: 0.0)
+
+
+ANSWERS = {
+    "exact": "Paris",
+    "qa": ["Paris", "Lutetia"],
+    "f1": "The city of Paris",
+    "number": "12.5 km",
+    "choice": "B",
+    "yes_no": "no",
+    "list": ["1", "2"],
+    "set": ["a", "b"],
+}
+HOSTILE = st.one_of(
+    st.text(max_size=60),
+    st.text(alphabet="0123456789.,-+eE/%$€\\{}^_ kmgor()[]\ud800²٣", max_size=40),
+    st.sampled_from(["\\frac{", "{", "\x00", "\ud800", "1e", "--5", "∞", "½", "٣"]).flatmap(
+        lambda piece: st.integers(1, 3000).map(lambda n: piece * n)
+    ),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(prediction=HOSTILE, grader=st.sampled_from(sorted(ANSWERS)))
+def test_every_prediction_gets_a_score_in_range(prediction, grader):
+    assert 0 <= score(grader, ANSWERS[grader], prediction) <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(prediction=HOSTILE)
+def test_every_prediction_gets_a_verdict_from_math(prediction):
+    assert mathematically_equal("123456.789", prediction) in (True, False)
+
+
+def test_every_grader_named_here_is_known():
+    assert {*ANSWERS, "math"} <= set(grader_names())
+
+
+def test_the_graders_load_no_symbolic_mathematics_into_this_process():
+    code = "import sys, reagent_env.graders; sys.exit('sympy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
