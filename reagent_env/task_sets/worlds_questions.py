@@ -7,6 +7,7 @@ search is ``worlds_solver``.
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -433,15 +434,10 @@ class Language:
                     yield _cut(text, Query("count", _HOLE, predicate.name))
 
 
+@functools.cache
 def language_of(schema: Schema) -> Language:
     """The language of a schema, made once."""
-    made = _LANGUAGES.get(id(schema))
-    if made is None or made.schema is not schema:
-        made = _LANGUAGES[id(schema)] = Language(schema)
-    return made
-
-
-_LANGUAGES: dict[int, Language] = {}
+    return Language(schema)
 
 
 def _pick(options: Sequence[str], rng: random.Random, held_out: bool) -> str:

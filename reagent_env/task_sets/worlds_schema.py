@@ -110,7 +110,7 @@ class Predicate:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schema:
     """Kinds and predicates by name."""
 
