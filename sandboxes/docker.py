@@ -10,10 +10,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
-import random
 import re
+import secrets
 import select
-import socket
 import ssl
 import sys
 import threading
@@ -26,6 +25,7 @@ from reagent_env.sandboxes.contract import Capabilities, Limits
 from reagent_env.sandboxes.engine import connect, docker_problem, engine_errors
 from reagent_env.sandboxes.errors import SandboxLost, SandboxUnavailable
 from reagent_env.sandboxes.image import ensure_image, forget_image
+from reagent_env.sandboxes.own_user import COUNT, FIRST, OwnUser
 from reagent_env.sandboxes.owner import owner_labels
 from reagent_env.sandboxes.zygote_sandbox import ZygoteSandbox, zygote_command, zygote_config
 
@@ -54,7 +54,6 @@ _CHUNK: Final = 65536
 _HEADER: Final = 8
 _KILL_WAIT_S: Final = 0.3
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_FIRST_USER, _USERS = 200_000, 100_000
 
 
 class DockerSandbox(ZygoteSandbox):
@@ -117,7 +116,7 @@ class DockerTransport:
     ) -> None:
         self._owner = os.getpid()
         self._killed = False
-        self._user = _User()
+        self._user = OwnUser() if sys.platform == "linux" else _UnclaimedUser()
         self._stream = 0
         self._left = 0
         self._inbox = bytearray()
@@ -128,7 +127,7 @@ class DockerTransport:
                 image,
                 command,
                 limits,
-                user=self._user.number,
+                user=self._user.uid,
                 labels=labels or owner_labels(),
                 runtime=runtime,
                 lift=lift,
@@ -351,34 +350,14 @@ def container_settings(
     return settings
 
 
-class _User:
-    """A numeric user that no other sandbox of this machine has at the same time.
-
-    Held by the name of an abstract unix socket: taken or refused at once, and free again when the
-    process that holds it ends, however it ends.
-    """
+class _UnclaimedUser:
+    """A user id where the kernel cannot keep the others off it: the engine is in a machine of its own."""
 
     def __init__(self) -> None:
-        self._claim: socket.socket | None = None
-        self.number = _FIRST_USER + random.SystemRandom().randrange(_USERS)
-        if sys.platform != "linux":
-            return
-        for _ in range(64):
-            claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            try:
-                claim.bind(f"\0reagent-sandbox-user-{self.number}")
-            except OSError:
-                claim.close()
-                self.number = _FIRST_USER + random.SystemRandom().randrange(_USERS)
-                continue
-            self._claim = claim
-            return
+        self.uid = FIRST + secrets.randbelow(COUNT)
 
     def release(self) -> None:
-        """Let the number be used again."""
-        claim, self._claim = self._claim, None
-        if claim is not None:
-            claim.close()
+        """Nothing was claimed."""
 
 
 _transports: weakref.WeakSet[DockerTransport] = weakref.WeakSet()

@@ -116,9 +116,9 @@ def sandbox_factory(kind: str, limits: Limits) -> SandboxFactory:
             )
         case "embedded":
             _refuse_off_linux(kind)
-            from reagent_env.sandboxes.embedded import EmbeddedSandbox
+            from reagent_env.sandboxes.embedded import BubblewrapSandbox
 
-            return functools.partial(EmbeddedSandbox, limits)
+            return functools.partial(BubblewrapSandbox, limits)
         case "process":
             _refuse_off_linux(kind)
             from reagent_env.sandboxes.process import ProcessSandbox

@@ -31,6 +31,10 @@ class SweepReport:
     failed: dict[str, str] = field(default_factory=dict)
     """Container id → why it could not be removed."""
 
+    def __len__(self) -> int:
+        """Return the number removed."""
+        return len(self.removed)
+
 
 def sweep(client: Any = None) -> SweepReport:
     """Remove every container of ours whose owner is dead; return what was removed and kept.
