@@ -7,10 +7,13 @@ exported here is for those who extend it. Names load on first use, so that
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+# Where no start-up line ran, importing this package registers its ids.
+import reagent_env.gymnasium_hook  # noqa: F401
 
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without importing typing at every start of Python
 if TYPE_CHECKING:
+    from typing import Any
+
     from reagent_env.env import ToolUseEnv
     from reagent_env.judgement import Judgement
     from reagent_env.task import Task
@@ -40,6 +43,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

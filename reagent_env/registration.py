@@ -1,4 +1,4 @@
-"""Registers our ids with Gymnasium; the ``gymnasium.envs`` entry point calls it, no import needed."""
+"""Our environment ids, and their registration with Gymnasium (``gymnasium_hook.py`` calls it)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
 
 
 def register_environments() -> None:
-    """Register every id; imports nothing heavy, since Gymnasium calls it on its own import."""
+    """Register every id; imports nothing heavy, since it runs whenever gymnasium is imported."""
     for env_id, entry in ENVIRONMENTS.items():
         if env_id not in registry:
             register(
