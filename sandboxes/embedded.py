@@ -302,7 +302,8 @@ class _Layout:
             network_isolated="network" not in lift,
             filesystem_isolated="host_files" not in lift,
             processes_isolated=True,
-            user_separated=True,
+            # Without root it stays the host user's own id, though with no rights over it.
+            user_separated=self.root,
             syscalls_filtered="seccomp" not in lift,
             memory_limited=group is not None and group.memory,
             # RLIMIT_NPROC counts per user namespace from Linux 5.14 on; as root the user is unique.

@@ -46,7 +46,8 @@ _CHUNK = 65536
 _GRACE_S = 0.5
 _OOM_EXIT = 77
 _OWN_FILE = "<zygote>"
-_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _OOM_FILES = (
     "/run/sandbox/oom",
     "/sys/fs/cgroup/memory.events",
@@ -183,6 +184,7 @@ class SessionProcess:
         os.setsid()
         # The parent is not dumpable; without this, /proc/self would belong to root here.
         self.libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+        self.libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
             adjustment.write("1000")
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

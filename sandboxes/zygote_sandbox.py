@@ -248,6 +248,8 @@ def _seen_from_inside(claimed: Capabilities, facts: Mapping[str, Any]) -> Capabi
     return dataclasses.replace(
         claimed,
         syscalls_filtered=claimed.syscalls_filtered and filtered,
-        network_isolated=claimed.network_isolated and (alone or claimed.backend == "process"),
+        # Without a namespace of its own, the filter is what refuses internet sockets.
+        network_isolated=claimed.network_isolated
+        and (filtered if claimed.backend == "process" else alone),
         user_separated=claimed.user_separated and separate,
     )
