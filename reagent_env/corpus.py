@@ -41,7 +41,7 @@ _STOPWORDS = frozenset(
 )
 _WORD = re.compile(r"\w+")
 _DIGIT_COMMA = re.compile(r"(?<=\d),(?=\d{3})")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"“'(]?[A-Z0-9])|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"“'(]?[^\Wa-z_])|\n+")
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def _article(world: World, title: str, near: str | None) -> str:
 def _lead(world: World, title: str, kind: Kind) -> str:
     rng = stable_random("lead", world.seed, title)
     noun = rng.choice(kind.nouns)
-    article = "an" if noun[0] in "aeiou" else "a"
+    article = "an" if noun[0] in "aeio" else "a"
     return f"{world.schema.shown(kind.name, title)} is {article} {noun}."
 
 

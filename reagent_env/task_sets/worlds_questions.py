@@ -381,7 +381,7 @@ class Language:
                     yield from self._set_patterns(predicate, attribute, members)
         for first in self.schema.predicates.values():
             for second in self.schema.by_subject[first.subject]:
-                if first is second or not (first.members and second.members):
+                if (first is second and not first.mutual) or not (first.members and second.members):
                     continue
                 form = Node(
                     "both", predicate=first.name, of=_HOLE, predicate2=second.name, of2=_HOLE

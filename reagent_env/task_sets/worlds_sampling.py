@@ -207,11 +207,13 @@ class Sampler:
         for relation in self._sets(title, 2, 99):
             for member in self.world.members(relation, title):
                 for second in self.schema.by_subject[relation.subject]:
-                    other = self.world.facts[member].get(second.name)
-                    if second is relation or not second.members or other in (None, title):
+                    if not second.members or (second is relation and not second.mutual):
                         continue
-                    if len(self.world.members(second, str(other))) > 1:
-                        options.append((relation, second, str(other)))
+                    options += [
+                        (relation, second, other)
+                        for other in self.world.objects(second, member)
+                        if other != title and len(self.world.members(second, other)) > 1
+                    ]
         if not options:
             return None
         relation, second, other_title = self.rng.choice(options)
@@ -283,17 +285,21 @@ def draw_tasks(
     rng = stable_random("questions", world.name, split)
     sampler = Sampler(world, split, rng)
     tasks: dict[str, Task] = {}
-    for (shape, hops), wanted in quotas(shapes, count).items():
-        made = 0
-        # A small world runs out of questions of a shape: the tries end.
-        for _ in range(40 * wanted + 200):
-            if made == wanted:
-                break
-            drawn = sampler.draw(shape, hops)
-            task = _task(world, drawn, rng, split) if drawn else None
-            if task is not None and _identity(task) not in tasks:
-                tasks[_identity(task)] = task
-                made += 1
+    left = dict(shapes)
+    while len(tasks) < count and left:
+        # A shape that the world has too few of leaves its share to the others.
+        for (shape, hops), wanted in quotas(left, count - len(tasks)).items():
+            made = 0
+            for _ in range(40 * wanted + 200):
+                if made == wanted:
+                    break
+                drawn = sampler.draw(shape, hops)
+                task = _task(world, drawn, rng, split) if drawn else None
+                if task is not None and _identity(task) not in tasks:
+                    tasks[_identity(task)] = task
+                    made += 1
+            if made < wanted:
+                del left[shape, hops]
     if not tasks:
         raise ValueError(f"{world.name} yields no question for split {split!r}; make it larger.")
     mixed = list(tasks.values())

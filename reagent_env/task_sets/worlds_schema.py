@@ -25,7 +25,7 @@ MONTHS = tuple(calendar.month_name)[1:]
 
 _NUMBER = r"\d[\d,]*"
 _DATE = rf"\d{{1,2}} (?:{'|'.join(MONTHS)}) \d{{4}}|(?:{'|'.join(MONTHS)}) \d{{1,2}}, \d{{4}}"
-_PATTERNS = {"number": _NUMBER, "year": r"\d{3,4}", "date": _DATE, "text": r"[^.;:]+?"}
+_PATTERNS = {"number": _NUMBER, "year": r"\d{1,4}", "date": _DATE, "text": r"[^.;:]+?"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class Predicate:
     """All subjects of an object, e.g. ``bridges over {v}``."""
     lists: tuple[str, ...] = ()
     """Sentences of the object's article that list them all: ``{v}`` is the object, ``{m}`` they."""
+
+    mutual: bool = False
+    """True for a relation to many things that holds in both directions, such as a border; it
+    stands in lists alone."""
 
     @property
     def is_relation(self) -> bool:

@@ -129,7 +129,11 @@ class Researcher:
         known = self._listed_by(title, predicate, hits)
         if known is not None:
             return known
-        others = [hit.title for hit in hits if hit.title != title]
+        wider = (yield from self._search([title], 20))[0]
+        known = self._listed_by(title, predicate, wider)
+        if known is not None:
+            return known
+        others = [hit.title for hit in hits if hit.title != title][:MAX_BATCH]
         for start in range(0, len(others), 4):
             batch = others[start : start + 4]
             yield from self._open(batch, predicate.value)
@@ -194,6 +198,8 @@ class Researcher:
         unknown = [title for title in titles if title not in self.urls]
         if unknown:
             yield from self._search(unknown[:MAX_BATCH], 3)
+            if any(title not in self.urls for title in unknown):
+                raise NotFound(f"no article on one of {unknown}")
         wanted = [t for t in titles if t in self.urls and t not in self.opened]
         if not wanted:
             return
