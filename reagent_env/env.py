@@ -6,6 +6,7 @@ Not here: how calls are written (``tool_formats/``), run (``tool_runner.py``) or
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +21,8 @@ from reagent_env.graders import grade
 from reagent_env.sandboxes.contract import Limits, Sandbox
 from reagent_env.sandboxes.errors import SandboxLost
 from reagent_env.spaces import AnyText
-from reagent_env.task import Task
-from reagent_env.task_sets import load_task_set
+from reagent_env.task import SPLITS, Task
+from reagent_env.task_sets import is_path, load_task_set
 from reagent_env.tool_definition import Tool
 from reagent_env.tool_definition import tool as make_tool
 from reagent_env.tool_formats import ToolFormat, get_tool_format
@@ -32,7 +33,7 @@ from reagent_env.trajectory import Attempt, StopReason, ToolCall, ToolResult, Tr
 if TYPE_CHECKING:
     from reagent_env.sandboxes.pool import SandboxPool
 
-Tasks = str | Sequence[Task] | Iterable[Task]
+Tasks = str | os.PathLike[str] | Sequence[Task] | Iterable[Task]
 
 
 class ToolUseEnv(gymnasium.Env[str, str]):
@@ -81,7 +82,8 @@ class ToolUseEnv(gymnasium.Env[str, str]):
                 :class:`Tool` objects, or functions that :func:`reagent_env.tool` can take.
             sandbox: ``auto``, ``docker``, ``embedded``, ``process``, a factory, a pool, or None
                 where no tool needs one.
-            split: ``train``, ``validation`` or ``test``; None for all tasks given.
+            split: ``train``, ``validation``, ``test`` or ``all``; by default ``train`` of a named
+                set, and all of a path's or of tasks given.
             max_turns: Turns after which the episode is truncated with outcome 0.
             max_calls_per_turn: Calls beyond this many in one turn are refused.
             max_observation_chars: Bound on an observation's tool results, kept head and tail.
@@ -382,7 +384,8 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             pool = sandbox
         else:
             pool = get_pool(sandbox, limits or Limits())
-        pool.capabilities.require(requires)
+        if requires:
+            pool.capabilities.require(requires)
         return pool
 
     def _sandbox(self, episode: _Episode) -> Sandbox:
@@ -428,12 +431,15 @@ def shorten(text: str, limit: int) -> str:
 
 
 def _tasks(tasks: Tasks, split: str | None) -> Sequence[Task]:
-    if isinstance(tasks, str):
-        chosen: Sequence[Task] = load_task_set(tasks, split=split)
-    elif split is None and isinstance(tasks, Sequence) and not isinstance(tasks, list | tuple):
-        chosen = cast(
-            Sequence[Task], tasks
-        )  # perhaps generated on demand: do not run through it here
+    if split not in (None, "all", *SPLITS):
+        raise ValueError(f"Unknown split {split!r}; known: {', '.join(SPLITS)}, all.")
+    wanted = None if split == "all" else split
+    if isinstance(tasks, str | os.PathLike):
+        if split is None and not is_path(tasks):
+            wanted = "train"
+        chosen: Sequence[Task] = load_task_set(tasks, split=wanted)
+    elif wanted is None and isinstance(tasks, Sequence) and not isinstance(tasks, list | tuple):
+        chosen = cast(Sequence[Task], tasks)  # perhaps generated on demand: do not run through it
     else:
         listed = list(tasks)
         for task in listed:
@@ -442,11 +448,11 @@ def _tasks(tasks: Tasks, split: str | None) -> Sequence[Task]:
                     f"tasks must hold Task objects, got {type(task).__name__}; "
                     "make them with Task(question=..., answer=..., grader=...)."
                 )
-        chosen = listed if split is None else [task for task in listed if task.split == split]
+        chosen = listed if wanted is None else [task for task in listed if task.split == wanted]
     if len(chosen) == 0:
         raise ValueError(
             f"There is no task in split {split!r}; splits are by content hash (80/10/10), "
-            "so a small set may leave one empty: pass split=None to use all tasks."
+            "so a small set may leave one empty: pass split='all' to use all tasks."
         )
     return chosen
 

@@ -9,7 +9,11 @@ from gymnasium.envs.registration import register, registry
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "reagent/PythonMath-v0": {
         "summary": "Mathematics with a Python sandbox.",
-        "kwargs": {"tasks": "python_math", "tools": ("python",), "sandbox": "auto"},
+        "kwargs": {
+            "tasks": "python_math",
+            "tools": ("python",),
+            "sandbox": "auto",
+        },
     },
 }
 """Id → one line for people, and the keyword arguments of ``ToolUseEnv``."""

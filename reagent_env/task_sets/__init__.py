@@ -68,15 +68,18 @@ def load_task_set(
         FileNotFoundError: when the path names no file.
     """
     check_split(split)
-    if isinstance(name_or_path, os.PathLike) or _looks_like_a_path(name_or_path):
+    if is_path(name_or_path):
         from reagent_env.task_sets.jsonl import read_jsonl
 
         return read_jsonl(Path(name_or_path), split=split, **options)
     return _maker(name_or_path)(split=split, **options)
 
 
-def _looks_like_a_path(text: str) -> bool:
-    return text.endswith((".jsonl", ".json")) or os.sep in text
+def is_path(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether :func:`load_task_set` takes it for a file rather than for a set's name."""
+    if isinstance(name_or_path, os.PathLike):
+        return True
+    return name_or_path.endswith((".jsonl", ".json")) or os.sep in name_or_path
 
 
 def _maker(name: str) -> TaskSetMaker:

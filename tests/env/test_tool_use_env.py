@@ -272,6 +272,8 @@ def test_a_tool_that_needs_a_sandbox_is_refused_without_one() -> None:
         ({"tools": [add, add]}, "Two tools are named 'add'"),
         ({"tasks": []}, "no task"),
         ({"tasks": ["not a task"]}, "must hold Task objects"),
+        ({"split": "trian"}, "Unknown split 'trian'"),
+        ({"tasks": addition_tasks(1), "split": "test"}, "no task in split 'test'"),
         ({"render_mode": "human"}, "render_mode"),
     ],
 )
@@ -283,6 +285,13 @@ def test_a_wrong_argument_names_the_right_one(kwargs: dict[str, Any], message: s
 def test_the_task_set_can_be_any_iterable() -> None:
     env = ToolUseEnv(task for task in addition_tasks(3))
     assert len(env.tasks) == 3
+
+
+def test_tasks_given_are_all_used_unless_a_split_is_named() -> None:
+    assert len(ToolUseEnv(addition_tasks(50)).tasks) == 50
+    parts = [ToolUseEnv(addition_tasks(50), split=split).tasks for split in ("train", "test")]
+    assert 0 < len(parts[1]) < len(parts[0]) < 50
+    assert not {task.id for task in parts[0]} & {task.id for task in parts[1]}
 
 
 def test_render_shows_the_episode() -> None:
