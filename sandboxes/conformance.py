@@ -127,6 +127,7 @@ class SandboxConformance:
         assert execution.status is Status.ERROR
         assert "b = = 2" in execution.output
         assert "SyntaxError" in execution.output
+        assert execution.output.startswith('  File "<step-')
 
     def test_exceptions_that_fight_being_shown_are_errors_too(self, sandbox: Sandbox) -> None:
         hostile = "class E(Exception):\n    def __str__(self): raise SystemExit\nraise E"
@@ -223,13 +224,13 @@ class SandboxConformance:
 
     def test_an_interrupt_at_the_deadline_keeps_the_state(self, sandbox: Sandbox) -> None:
         sandbox.python("kept = 1")
-        for run in (
-            lambda: sandbox.python("while True: pass", timeout_s=0.3),
-            lambda: sandbox.python("import time; time.sleep(60)", timeout_s=0.3),
-            lambda: sandbox.shell("echo begun; sleep 60", timeout_s=0.3),
+        for verb, text in (
+            (sandbox.python, "while True: pass"),
+            (sandbox.python, "import time; time.sleep(60)"),
+            (sandbox.shell, "echo begun; sleep 60"),
         ):
             began = time.monotonic()
-            execution = run()
+            execution = verb(text, 0.3)
             assert time.monotonic() - began < 0.3 + GRACE_S + SLACK_S
             assert execution.status is Status.TIMEOUT_INTERRUPTED
             assert execution.state_kept
@@ -239,12 +240,9 @@ class SandboxConformance:
     def test_who_ignores_the_interrupt_is_killed_and_files_stay(self, sandbox: Sandbox) -> None:
         sandbox.python("kept = 1; open('file', 'w').write('stays')")
         ignore = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
-        for run in (
-            lambda: sandbox.python(ignore, timeout_s=0.3),
-            lambda: sandbox.shell("trap '' INT; sleep 60", timeout_s=0.3),
-        ):
+        for verb, text in ((sandbox.python, ignore), (sandbox.shell, "trap '' INT; sleep 60")):
             began = time.monotonic()
-            execution = run()
+            execution = verb(text, 0.3)
             assert time.monotonic() - began < 0.3 + GRACE_S + SLACK_S
             assert execution.status is Status.TIMEOUT_KILLED
             assert not execution.state_kept
@@ -355,6 +353,22 @@ class SandboxConformance:
         assert sandbox.python("left").value == "[]"
         sandbox.python(COUNT_PROCESSES)
         assert sandbox.python("processes()").value == alone
+
+    def test_locked_writable_folders_do_not_stop_a_reset(self, sandbox: Sandbox) -> None:
+        sandbox.shell('echo x > left; chmod 0 "$HOME" "$TMPDIR" /dev/shm 2>/dev/null')
+        sandbox.reset()
+        assert sandbox.shell("ls; echo works > file; cat file").output == "works\n"
+
+    def test_nothing_outside_the_wiped_folders_can_be_written(self, sandbox: Sandbox) -> None:
+        if not sandbox.capabilities.filesystem_isolated:
+            pytest.skip("this sandbox shares the host's file system, and says so")
+        wiped = "-path /work -o -path /tmp -o -path /dev/shm -o -path '/proc/[0-9]*'"
+        own = "-o -path '/proc/self*' -o -path '/proc/thread-self*' -o -path '/dev/pts*' -o -path /proc/pressure"
+        look = f"find / \\( {wiped} {own} \\) -prune -o -writable ! -type l -print 2>/dev/null"
+        found = sandbox.shell(
+            f'{look} | while read -r path; do [ -c "$path" ] || echo "$path"; done'
+        )
+        assert found.output == ""
 
     def test_sessions_do_not_draw_the_same_random_numbers(self, sandbox: Sandbox) -> None:
         drawn = set()

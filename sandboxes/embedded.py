@@ -239,7 +239,8 @@ class _Layout:
             if os.path.exists(path):
                 out += ["--ro-bind", path, path]
         out += account
-        out += ["--proc", "/proc", "--dev", "/dev"]
+        # Its user owns the namespaces and could write their settings, which a reset would not undo.
+        out += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
         for name, path, size in self.disks():
             if self.root:
                 out += ["--bind", f"{self.stage}/{name}", path]

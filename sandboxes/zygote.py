@@ -319,7 +319,8 @@ class SessionProcess:
         code, filename = request["code"], f"<step-{self.count}>"
         lines = code.splitlines(True)
         linecache.cache[filename] = (len(code), None, lines, filename)
-        tree = ast.parse(code, filename)
+        # Not ast.parse: its own frame would show in the report of a syntax error.
+        tree = compile(code, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr):
             last = ast.Expression(tree.body.pop().value)
@@ -964,13 +965,14 @@ def wipe(folder: str, owner: int | None = None) -> int:
     renaming inner folders to the top: no recursion, no path too long, few descriptors.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    if owner is None:
+        # The session may have locked its own folder; one that is not ours to open is open anyway.
+        with contextlib.suppress(OSError):
+            os.chmod(folder, 0o700)
     top = os.open(folder, flags)
     removed = count = 0
     prefix = os.urandom(8).hex()
     try:
-        if owner is None:
-            with contextlib.suppress(OSError):
-                os.fchmod(top, 0o700)
         for _ in range(1 << 20):
             names = _entries(top, owner)
             if not names:

@@ -373,7 +373,10 @@ def test_a_forged_result_is_believed_only_while_the_nonce_is_lifted() -> None:
 @needs_bubblewrap
 @pytest.mark.parametrize("guard", ["kill", "wipe"])
 def test_left_overs_survive_a_reset_only_while_the_guard_is_lifted(guard: str) -> None:
-    leave = "setsid sleep 1000 >/dev/null 2>&1 & echo x > /dev/shm/left"
+    leave = (
+        "setsid sleep 1000 >/dev/null 2>&1 & echo x > /dev/shm/left;"
+        "until pgrep -x sleep >/dev/null; do :; done"
+    )
     look = "{ pgrep -x sleep; ls /dev/shm; } | wc -l"
     counts = []
     for lift in ((), (guard,)):
