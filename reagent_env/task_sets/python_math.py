@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +96,19 @@ def expert_program(question: str) -> str | None:
                 )
                 return given + kind.program
     return None
+
+
+def solve(question: str) -> Generator[list[tuple[str, dict[str, Any]]], list[str], str]:
+    """The expert: one ``python`` call, whose last printed line is the answer.
+
+    A generator that yields calls, is sent their results, and returns the final answer.
+    """
+    program = expert_program(question)
+    if program is None:
+        return "unknown"
+    results = yield [("python", {"code": program})]
+    lines = results[0].strip().splitlines()
+    return lines[-1].strip() if lines else "unknown"
 
 
 @functools.cache
