@@ -26,6 +26,7 @@ from fractions import Fraction
 from typing import Any
 
 from reagent_env.errors import GraderError
+from reagent_env.errors import GraderError as GraderError
 from reagent_env.math_checking import CheckerFailed, mathematically_equal
 from reagent_env.quantities import Quantity, parse_quantity, same_quantity
 from reagent_env.task import Task

@@ -13,7 +13,7 @@ from typing import overload
 from reagent_env.task import SPLITS, Task
 from reagent_env.task_sets.phrasing import check_split
 
-_KEPT_TASKS = 256
+_KEPT_TASKS = 64
 
 
 class LazyTaskSet(Sequence[Task]):
