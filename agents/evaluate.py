@@ -7,6 +7,7 @@ numbers come to is ``summary.py``'s.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -183,4 +184,4 @@ def _workers(
 
 
 def _first(positions: Iterator[int], count: int) -> Sequence[int]:
-    return [position for position, _ in zip(positions, range(count), strict=False)]
+    return list(itertools.islice(positions, count))
