@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from reagent_env.task_sets.phrasing import choose_phrasing
 from reagent_env.task_sets.worlds_facts import World
@@ -202,28 +203,31 @@ BOTH_PHRASES = (
 
 @dataclass(frozen=True)
 class Pattern:
-    """A wording with places ``{s}``, ``{t}``, ``{y}`` and the node or query it stands for."""
+    """A wording with places such as ``{s}``, and what it stands for."""
 
     parts: tuple[str, ...]
     """Fixed texts around the places; one more than places."""
     places: tuple[str, ...]
-    form: Node | Query
+    form: Any
+    """The node or query that it stands for."""
 
     def fits(self, text: str) -> Iterator[dict[str, str]]:
-        """Every way in which the text fills the places."""
+        """Every way in which the text fills the places; none of them empty."""
         first, last = self.parts[0], self.parts[-1]
-        if not (text.startswith(first) and text.endswith(last)):
+        if len(first) + len(last) < len(text) and text.startswith(first) and text.endswith(last):
+            yield from self._filled(0, text[len(first) : len(text) - len(last)])
+
+    def _filled(self, place: int, text: str) -> Iterator[dict[str, str]]:
+        name = self.places[place]
+        if place == len(self.places) - 1:
+            yield {name: text}
             return
-        inner = text[len(first) : len(text) - len(last)]
-        if len(first) + len(last) >= len(text):
-            return
-        if len(self.places) == 1:
-            yield {self.places[0]: inner}
-            return
-        for found in re.finditer(f"(?={re.escape(self.parts[1])})", inner):
-            left, right = inner[: found.start()], inner[found.start() + len(self.parts[1]) :]
-            if left and right:
-                yield {self.places[0]: left, self.places[1]: right}
+        between = self.parts[place + 1]
+        at = text.find(between, 1)
+        while at >= 0 and at + len(between) < len(text):
+            for rest in self._filled(place + 1, text[at + len(between) :]):
+                yield {name: text[:at], **rest}
+            at = text.find(between, at + 1)
 
 
 _HOLE = Node("name", "?")
@@ -250,23 +254,23 @@ class Language:
         inner = self.phrase(world, node.of, rng, held_out)
         predicate = self.schema.predicates[node.predicate]
         if node.op == "step":
-            return _pick(predicate.phrases, rng, held_out).replace("{s}", inner)
-        members = _pick(predicate.members, rng, held_out).replace("{v}", inner)
+            return pick(predicate.phrases, rng, held_out).replace("{s}", inner)
+        members = pick(predicate.members, rng, held_out).replace("{v}", inner)
         if node.op == "extreme":
             superlatives = self.schema.predicates[node.attribute].superlatives
             assert superlatives is not None
-            text = _pick(EXTREME_PHRASES, rng, held_out)
+            text = pick(EXTREME_PHRASES, rng, held_out)
             return text.replace("{sup}", superlatives[not node.most]).replace("{m}", members)
         if node.op == "occurred":
             happened = self.schema.predicates[node.attribute].happened
-            text = _pick(OCCURRED_PHRASES, rng, held_out).replace("{happened}", happened)
+            text = pick(OCCURRED_PHRASES, rng, held_out).replace("{happened}", happened)
             return text.replace("{y}", str(node.year)).replace("{m}", members)
         assert node.of2 is not None
         second = self.schema.predicates[node.predicate2]
-        members2 = _pick(second.members, rng, held_out).replace(
+        members2 = pick(second.members, rng, held_out).replace(
             "{v}", self.phrase(world, node.of2, rng, held_out)
         )
-        text = _pick(BOTH_PHRASES, rng, held_out).replace("{kind}", predicate.subject)
+        text = pick(BOTH_PHRASES, rng, held_out).replace("{kind}", predicate.subject)
         return text.replace("{m1}", members).replace("{m2}", members2)
 
     def question(
@@ -289,7 +293,7 @@ class Language:
             text = frame.replace("{ask}", predicate.ask).replace("{noun}", predicate.noun)
             return text.replace("{s}", subject), index
         if query.form == "count":
-            members = _pick(predicate.members, rng, held_out).replace("{v}", subject)
+            members = pick(predicate.members, rng, held_out).replace("{v}", subject)
             return frame.replace("{m}", members), index
         assert query.other is not None
         assert predicate.comparatives is not None
@@ -309,13 +313,13 @@ class Language:
             assert isinstance(query, Query)
             for places in pattern.fits(text):
                 for node in self.parse_phrase(places["s"], cache):
-                    if not self._may_be(node, self._subject_kind(query)):
+                    if not self.may_be(node, self._subject_kind(query)):
                         continue
                     if query.form != "comparison":
                         found[_filled_query(query, node, None)] = None
                         continue
                     for other in self.parse_phrase(places["t"], cache):
-                        if self._may_be(other, self._subject_kind(query)):
+                        if self.may_be(other, self._subject_kind(query)):
                             found[_filled_query(query, node, other)] = None
         return list(found)
 
@@ -336,13 +340,13 @@ class Language:
                 if not year.isdigit():
                     continue
                 for of in self.parse_phrase(places["s"], cache):
-                    if not self._may_be(of, self._of_kind(form.op, form.predicate)):
+                    if not self.may_be(of, self._of_kind(form.op, form.predicate)):
                         continue
                     if form.of2 is None:
                         found[_filled_node(form, of, None, int(year))] = None
                         continue
                     for of2 in self.parse_phrase(places["t"], cache):
-                        if self._may_be(of2, self._of_kind(form.op, form.predicate2)):
+                        if self.may_be(of2, self._of_kind(form.op, form.predicate2)):
                             found[_filled_node(form, of, of2, 0)] = None
         cache[text] = list(found)
         return cache[text]
@@ -354,7 +358,8 @@ class Language:
         predicate = self.schema.predicates[node.predicate]
         return predicate.value if node.op == "step" else predicate.subject
 
-    def _may_be(self, node: Node, kind: str | None) -> bool:
+    def may_be(self, node: Node, kind: str | None) -> bool:
+        """Whether a node describes, or a name looks like, a thing of this kind (None: of any)."""
         if node.of is not None:
             return kind is None or self.kind_of(node) == kind
         kinds = [self.schema.kinds[kind]] if kind else self.schema.kinds.values()
@@ -375,7 +380,7 @@ class Language:
     def _phrase_patterns(self) -> Iterator[Pattern]:
         for predicate in self.schema.predicates.values():
             for phrase in predicate.phrases:
-                yield _cut(phrase, Node("step", predicate=predicate.name, of=_HOLE))
+                yield cut(phrase, Node("step", predicate=predicate.name, of=_HOLE))
             for members in predicate.members:
                 for attribute in self.schema.by_subject[predicate.subject]:
                     yield from self._set_patterns(predicate, attribute, members)
@@ -391,7 +396,7 @@ class Language:
                         for members2 in second.members:
                             text = template.replace("{kind}", first.subject)
                             text = text.replace("{m1}", members.replace("{v}", "{s}"))
-                            yield _cut(text.replace("{m2}", members2.replace("{v}", "{t}")), form)
+                            yield cut(text.replace("{m2}", members2.replace("{v}", "{t}")), form)
 
     def _set_patterns(
         self, predicate: Predicate, attribute: Predicate, members: str
@@ -406,32 +411,32 @@ class Language:
                 most=place == 0,
             )
             for template in EXTREME_PHRASES:
-                yield _cut(template.replace("{sup}", superlative).replace("{m}", inner), form)
+                yield cut(template.replace("{sup}", superlative).replace("{m}", inner), form)
         if attribute.happened:
             form = Node("occurred", predicate=predicate.name, of=_HOLE, attribute=attribute.name)
             for template in OCCURRED_PHRASES:
                 text = template.replace("{happened}", attribute.happened)
-                yield _cut(text.replace("{m}", inner), form)
+                yield cut(text.replace("{m}", inner), form)
 
     def _frame_patterns(self) -> Iterator[Pattern]:
         for frame in ENTITY_FRAMES:
             kinds = self.schema.kinds if "{kind}" in frame else ("",)
             for kind in kinds:
-                yield _cut(frame.replace("{kind}", kind), Query("entity", _HOLE))
+                yield cut(frame.replace("{kind}", kind), Query("entity", _HOLE))
         for predicate in self.schema.predicates.values():
             if predicate.noun:
                 for frame in ATTRIBUTE_FRAMES:
                     text = frame.replace("{ask}", predicate.ask).replace("{noun}", predicate.noun)
-                    yield _cut(text, Query("attribute", _HOLE, predicate.name))
+                    yield cut(text, Query("attribute", _HOLE, predicate.name))
             for place, comparative in enumerate(predicate.comparatives or ()):
                 form = Query("comparison", _HOLE, predicate.name, _HOLE, most=place == 0)
                 for frame in COMPARISON_FRAMES:
                     text = frame.replace("{c}", comparative).replace("{a}", "{s}")
-                    yield _cut(text.replace("{b}", "{t}"), form)
+                    yield cut(text.replace("{b}", "{t}"), form)
             for members in predicate.members:
                 for frame in COUNT_FRAMES:
                     text = frame.replace("{m}", members.replace("{v}", "{s}"))
-                    yield _cut(text, Query("count", _HOLE, predicate.name))
+                    yield cut(text, Query("count", _HOLE, predicate.name))
 
 
 @functools.cache
@@ -440,13 +445,14 @@ def language_of(schema: Schema) -> Language:
     return Language(schema)
 
 
-def _pick(options: Sequence[str], rng: random.Random, held_out: bool) -> str:
+def pick(options: Sequence[str], rng: random.Random, held_out: bool) -> str:
     """One of the wordings; the last only where held-out ones are asked for."""
     return options[rng.randrange(len(options) if held_out else len(options) - 1)]
 
 
-def _cut(template: str, form: Node | Query) -> Pattern:
-    pieces = re.split(r"\{([sty])\}", template)
+def cut(template: str, form: Any) -> Pattern:
+    """A pattern from a text with places such as ``{s}``; a place's name is one letter."""
+    pieces = re.split(r"\{(\w)\}", template)
     return Pattern(tuple(pieces[::2]), tuple(pieces[1::2]), form)
 
 

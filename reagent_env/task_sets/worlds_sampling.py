@@ -146,7 +146,7 @@ class Sampler:
 
     def _count(self, hops: int) -> Query | None:
         path = self.path(hops - 1)
-        sets = self._sets(path[1], 2, 99) if path else []
+        sets = self.sets(path[1], 2, 99) if path else []
         return Query("count", path[0], self.rng.choice(sets).name) if path and sets else None
 
     def _superlative(self, hops: int) -> Query | None:
@@ -157,7 +157,7 @@ class Sampler:
             return None
         options = [
             (s, a)
-            for s in self._sets(path[1], 3, MAX_MEMBERS)
+            for s in self.sets(path[1], 3, MAX_MEMBERS)
             for a in self.schema.by_subject[s.subject]
             if a.superlatives
         ]
@@ -180,7 +180,7 @@ class Sampler:
             return None
         options = [
             (s, a)
-            for s in self._sets(path[1], 3, MAX_MEMBERS)
+            for s in self.sets(path[1], 3, MAX_MEMBERS)
             for a in self.schema.by_subject[s.subject]
             if a.happened
         ]
@@ -204,7 +204,7 @@ class Sampler:
         further = hops > 2
         title = self._anchor()
         options = []
-        for relation in self._sets(title, 2, 99):
+        for relation in self.sets(title, 2, 99):
             for member in self.world.members(relation, title):
                 for second in self.schema.by_subject[relation.subject]:
                     if not second.members or (second is relation and not second.mutual):
@@ -231,7 +231,8 @@ class Sampler:
     def _anchor(self) -> str:
         return self.rng.choice(self.anchors[self.rng.choice(self._kinds)])
 
-    def _sets(self, title: str, least: int, most: int) -> list[Predicate]:
+    def sets(self, title: str, least: int, most: int) -> list[Predicate]:
+        """The sets of this size that a thing's article lists."""
         return [
             p
             for p in self.schema.listings(self.world.kinds[title])
@@ -364,21 +365,22 @@ def repr_query(query: Query) -> str:
     """A short canonical text of the logical form, e.g. ``bridge.length(bridge.river(…))``."""
     if query.form == "comparison":
         assert query.other is not None
-        pair = sorted((_repr(query.node), _repr(query.other)))
+        pair = sorted((repr_node(query.node), repr_node(query.other)))
         return f"{'more' if query.most else 'less'} {query.predicate}: {pair[0]} / {pair[1]}"
     form = "" if query.form == "entity" else f"{query.form} {query.predicate}: "
-    return form + _repr(query.node)
+    return form + repr_node(query.node)
 
 
-def _repr(node: Node) -> str:
+def repr_node(node: Node) -> str:
+    """A short canonical text of a description."""
     if node.of is None:
         return node.title
-    inside = _repr(node.of)
+    inside = repr_node(node.of)
     if node.op == "step":
         return f"{node.predicate}({inside})"
     if node.op == "both":
         assert node.of2 is not None
-        sets = sorted((f"{node.predicate}={inside}", f"{node.predicate2}={_repr(node.of2)}"))
+        sets = sorted((f"{node.predicate}={inside}", f"{node.predicate2}={repr_node(node.of2)}"))
         return f"both({'; '.join(sets)})"
     which = node.year if node.op == "occurred" else "most" if node.most else "least"
     return f"{which} {node.attribute}({node.predicate}={inside})"

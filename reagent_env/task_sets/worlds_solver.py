@@ -146,15 +146,8 @@ class Researcher:
         self, titles: Sequence[str], predicate: Predicate
     ) -> Generator[Calls, list[str], dict[str, Value]]:
         """An attribute of several things, searched for together."""
-        missing = [title for title in titles if self._fact(title, predicate) is None]
-        for start in range(0, len(missing), MAX_BATCH):
-            batch = missing[start : start + MAX_BATCH]
-            blocks = yield from self._search(
-                [f"{title} {predicate.query}" for title in batch], 3 if len(batch) == 1 else 1
-            )
-            for hits in blocks:
-                self._read_snippets(hits, dict.fromkeys(batch, predicate.subject))
-        silent = [title for title in missing if self._fact(title, predicate) is None]
+        yield from self.look_for(titles, predicate)
+        silent = [title for title in titles if self._fact(title, predicate) is None]
         for start in range(0, len(silent), MAX_BATCH):
             yield from self._open(silent[start : start + MAX_BATCH], predicate.subject)
         found: dict[str, Value] = {}
