@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -28,7 +29,9 @@ An evaluation cut short goes on with the same command and --out FOLDER.
 
 
 def evaluate_command(
-    env: Annotated[str, typer.Argument(help="An environment id, e.g. reagent/PythonMath-v0.")],
+    env: Annotated[
+        str, typer.Argument(metavar="ENV", help="An environment id, e.g. reagent/PythonMath-v0.")
+    ],
     agent: Annotated[str, typer.Option(help="expert | random | URL#model")] = "expert",
     episodes: Annotated[int, typer.Option(min=1, help="Different tasks to run.")] = 100,
     split: Annotated[str, typer.Option(help="train | validation | test")] = "test",
@@ -59,13 +62,13 @@ def evaluate_command(
         "temperature": temperature,
         "max_tokens": max_tokens,
     }
-    folder = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-eval"
+    make_agent = agent_maker(agent, env, tool_format, temperature, max_tokens)
+    folder = out or new_folder(Path("runs"), "eval")
     folder.mkdir(parents=True, exist_ok=True)
     _check_config(folder / "config.json", config)
     kwargs: dict[str, Any] = {"split": split, "tool_format": tool_format, "sandbox": sandbox}
     if max_turns is not None:
         kwargs["max_turns"] = max_turns
-    make_agent = agent_maker(agent, env, tool_format, temperature, max_tokens)
     console = Console(stderr=True)
     console.print(f"Evaluating {agent} on {env} ({split}); trajectories go to {folder}/")
     start = time.monotonic()
@@ -78,6 +81,10 @@ def evaluate_command(
             concurrency=concurrency,
             seed=seed,
             on_episode=lambda trajectory: advance(trajectory.outcome),
+        )
+    if len(trajectories) < episodes:
+        console.print(
+            f"The {split} split has only {len(trajectories)} tasks; all of them were run."
         )
     summary = summarise(trajectories)
     record = {**config, "sandbox": sandbox, **summary.to_json()}
@@ -115,6 +122,19 @@ def agent_maker(
         sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
         return lambda: ChatAgent(url, model, sampling=sampling, client=client)
     raise typer.BadParameter(f"--agent {spec!r} is none of expert, random, URL#model.")
+
+
+def new_folder(runs: Path, label: str) -> Path:
+    """A folder of its own for a run that starts now: ``runs/<time>-<label>``."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
+    for number in itertools.count(1):
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("unreachable")
 
 
 def print_summary(env: str, agent: str, split: str, summary: Summary) -> None:

@@ -18,7 +18,9 @@ _HELP = """Type
 
 
 def play(
-    env: Annotated[str, typer.Argument(help="An environment id, e.g. reagent/PythonMath-v0.")],
+    env: Annotated[
+        str, typer.Argument(metavar="ENV", help="An environment id, e.g. reagent/PythonMath-v0.")
+    ],
     seed: Annotated[int | None, typer.Option(help="Draws the task.")] = None,
     split: Annotated[str, typer.Option(help="train | validation | test")] = "train",
     sandbox: Annotated[str, typer.Option(help="auto | docker | embedded | process")] = "auto",
