@@ -39,18 +39,20 @@ exec(compile(take(int.from_bytes(take(4),'big')),'<boot>','exec'),{'__name__':'_
 """
 """Program of ``python3 -I -c BOOT CONFIG``: reads a length and the zygote's source, and runs it."""
 
+SHIPPED = ("seccomp", "frames", "capture", "wipe", "session", "zygote")
+"""Modules of this package that run inside, each after those that it imports."""
+
 _LOADER = """\
 import sys, types
-for _name in ("reagent_env", "reagent_env.sandboxes"):
-    sys.modules[_name] = types.ModuleType(_name)
-    sys.modules[_name].__path__ = []
-_seccomp = types.ModuleType("reagent_env.sandboxes.seccomp")
-exec(compile({seccomp!r}, "<seccomp>", "exec"), _seccomp.__dict__)
-sys.modules["reagent_env.sandboxes.seccomp"] = _seccomp
-sys.modules["reagent_env.sandboxes"].seccomp = _seccomp
-_zygote = {{"__name__": "zygote"}}
-exec(compile({zygote!r}, "<zygote>", "exec"), _zygote)
-_zygote["main"](sys.argv)
+for name in ("reagent_env", "reagent_env.sandboxes"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = []
+for name, source in {sources!r}:
+    module = types.ModuleType("reagent_env.sandboxes." + name)
+    sys.modules[module.__name__] = module
+    setattr(sys.modules["reagent_env.sandboxes"], name, module)
+    exec(compile(source, "<" + name + ">", "exec"), module.__dict__)
+module.main(sys.argv)
 """
 
 
@@ -58,10 +60,8 @@ _zygote["main"](sys.argv)
 def zygote_source() -> bytes:
     """Return the program that a sandbox's first process runs, as :data:`BOOT` expects it."""
     here = importlib.resources.files("reagent_env.sandboxes")
-    parts = {
-        name: (here / f"{name}.py").read_text(encoding="utf-8") for name in ("seccomp", "zygote")
-    }
-    body = _LOADER.format(**parts).encode()
+    sources = [(name, (here / f"{name}.py").read_text(encoding="utf-8")) for name in SHIPPED]
+    body = _LOADER.format(sources=sources).encode()
     return struct.pack(">I", len(body)) + body
 
 

@@ -58,7 +58,7 @@ class ControlGroup:
 
 def make_control_group(limits: Limits) -> ControlGroup | None:
     """Make a group with ``limits``, or return None where that is not possible."""
-    name = f"{os.getpid()}-{_start_time(os.getpid())}-{next(_numbers)}"
+    name = f"{os.getpid()}-{start_time(os.getpid())}-{next(_numbers)}"
     memory, pids = str(limits.memory_mb << 20), str(limits.pids + _OVERHEAD_PROCESSES)
     if (ROOT / "cgroup.controllers").exists():
         return _make_v2(name, memory, pids, limits.cpus)
@@ -132,7 +132,11 @@ def _members(folder: Path) -> list[int]:
     return []
 
 
-def _start_time(pid: int) -> str | None:
+def start_time(pid: int) -> str | None:
+    """Return when a process started, in clock ticks since boot; None when there is no such process.
+
+    Names a process together with its id, which alone is used again.
+    """
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/stat").read_text()
         return text.rpartition(")")[2].split()[19]
@@ -143,6 +147,6 @@ def _sweep(parent: Path) -> None:
     """Remove empty groups whose owner is dead (one with processes in it refuses to go)."""
     for folder in parent.iterdir():
         pid, _, rest = folder.name.partition("-")
-        if folder.is_dir() and pid.isdigit() and _start_time(int(pid)) != rest.partition("-")[0]:
+        if folder.is_dir() and pid.isdigit() and start_time(int(pid)) != rest.partition("-")[0]:
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reagent_env.sandboxes.contract import Capabilities, Limits
-from reagent_env.sandboxes.control_group import make_control_group
+from reagent_env.sandboxes.control_group import make_control_group, start_time
 from reagent_env.sandboxes.embedded import interpreter
 from reagent_env.sandboxes.errors import SandboxLost, SandboxUnavailable
 from reagent_env.sandboxes.libraries import library_parts
@@ -31,7 +31,8 @@ from reagent_env.sandboxes.zygote_sandbox import (
 )
 
 _HOST_ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-_SHARED_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+_SHARED_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")
+_PREFIX = "reagent-sandbox-"
 
 
 def process_problem() -> str | None:
@@ -76,7 +77,8 @@ class ProcessSandbox(ZygoteSandbox):
             raise SandboxUnavailable(f"No process sandbox: {problem}")
         user = OwnUser()
         group = make_control_group(limits)
-        base = tempfile.mkdtemp(prefix="reagent-sandbox-")
+        _sweep()
+        base = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{start_time(os.getpid())}-")
         os.chmod(base, 0o711)
         self.work = f"{base}/work"
         for folder in (self.work, f"{base}/scratch"):
@@ -93,7 +95,7 @@ class ProcessSandbox(ZygoteSandbox):
             work=self.work,
             scratch=f"{base}/scratch",
             wipe=(self.work, f"{base}/scratch"),
-            wipe_owned=[folder for folder in _SHARED_FOLDERS if os.path.isdir(folder)],
+            wipe_owned=_SHARED_FOLDERS,
             env={"PATH": f"{os.path.dirname(program)}:/usr/bin:/bin"},
             lift=lift,
             path=imports,
@@ -166,6 +168,15 @@ def _kill_user(become: list[str]) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+
+
+def _sweep() -> None:
+    """Remove the folders of sandboxes whose host process was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*-*"):
+        pid, started = folder.name[len(_PREFIX) :].split("-")[:2]
+        ours = not folder.is_symlink() and folder.is_dir() and folder.stat().st_uid == 0
+        if ours and pid.isdigit() and start_time(int(pid)) != started:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reachable_interpreter() -> str | None:

@@ -12,9 +12,7 @@ left-over process cannot answer in its stead; a frame out of turn ends the sandb
 
 from __future__ import annotations
 
-import ast
 import base64
-import codecs
 import contextlib
 import ctypes
 import errno
@@ -22,42 +20,29 @@ import fcntl
 import gc
 import importlib
 import json
-import linecache
 import os
-import resource
 import select
-import shutil
 import signal
 import socket
 import stat
-import struct
-import subprocess
 import sys
 import time
-import traceback
-import types
 from typing import Any, NoReturn
 
-from reagent_env.sandboxes import seccomp
+from reagent_env.sandboxes.capture import Capture
+from reagent_env.sandboxes.frames import FRAME_CAP, Broken, Json, pack, unpack, write_all
+from reagent_env.sandboxes.session import OOM_EXIT, SessionProcess, encode_name
+from reagent_env.sandboxes.wipe import wipe
 
 _PIPE_BYTES = 1 << 20
-_FRAME_CAP = 64 << 20
 _CHUNK = 65536
 _GRACE_S = 0.5
-_OOM_EXIT = 77
-_OWN_FILE = "<zygote>"
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
-_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _OOM_FILES = (
     "/run/sandbox/oom",
     "/sys/fs/cgroup/memory.events",
     "/sys/fs/cgroup/memory/memory.oom_control",
 )
-Json = dict[str, Any]
-
-
-class Broken(Exception):
-    """The sandbox can no longer be trusted or used; the host must replace it."""
 
 
 class Refused(Exception):
@@ -66,380 +51,6 @@ class Refused(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-def pack(frame: Json) -> bytes:
-    """Return a frame's bytes; ASCII JSON, so NUL and lone surrogates survive."""
-    body = json.dumps(frame).encode("ascii")
-    return struct.pack(">I", len(body)) + body
-
-
-def unpack(inbox: bytearray, cap: int) -> Json | None:
-    """Take one whole frame off ``inbox``, or return None; :class:`Broken` when it is malformed."""
-    if len(inbox) < 4:
-        return None
-    (size,) = struct.unpack_from(">I", inbox)
-    if size > cap:
-        raise Broken(f"a frame of {size} bytes, over the cap of {cap}")
-    if len(inbox) < 4 + size:
-        return None
-    body = bytes(inbox[4 : 4 + size])
-    del inbox[: 4 + size]
-    try:
-        frame = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Broken(f"a frame that is not JSON: {error}") from None
-    if not isinstance(frame, dict):
-        raise Broken("a frame that is not an object")
-    return frame
-
-
-def _decode_error(error: UnicodeError) -> tuple[str, int]:
-    """Keep lone surrogates that UTF-8 forbids; replace every other bad byte."""
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    three = error.object[error.start : error.start + 3]
-    if len(three) == 3 and three[0] == 0xED and 0xA0 <= three[1] <= 0xBF and three[2] >> 6 == 2:
-        return three.decode("utf-8", "surrogatepass"), error.start + 3
-    return "\ufffd", error.start + 1
-
-
-codecs.register_error("keep-surrogates", _decode_error)
-
-
-def encode_name(text: str) -> bytes:
-    """Return the bytes of a path or command, lone surrogates included."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-
-
-class Capture:
-    """What an execution printed: head and tail within ``cap`` bytes, the middle only counted."""
-
-    def __init__(self, cap: int) -> None:
-        self.half = max(cap // 2, 1)
-        self.head = bytearray()
-        self.tail = bytearray()
-        self.total = 0
-
-    def add(self, data: bytes) -> None:
-        """Take in printed bytes."""
-        self.total += len(data)
-        room = self.half - len(self.head)
-        if room > 0:
-            self.head += data[:room]
-            data = data[room:]
-        if data:
-            self.tail += data
-            if len(self.tail) > 4 * self.half:
-                del self.tail[: -self.half]
-
-    def text(self) -> tuple[str, int]:
-        """Return the text and the number of bytes left out of it."""
-        head, tail = bytes(self.head), bytes(self.tail[-self.half :])
-        omitted = self.total - len(head) - len(tail)
-        if not omitted:
-            return (head + tail).decode("utf-8", "keep-surrogates"), 0
-        # Not to cut characters in two at the seam.
-        cut = len(head)
-        while cut and cut > len(head) - 4 and head[cut - 1] & 0xC0 == 0x80:
-            cut -= 1
-        if cut and head[cut - 1] >= 0xC0:
-            lead = head[cut - 1]
-            width = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-            cut = cut - 1 if cut - 1 + width > len(head) else len(head)
-        else:
-            cut = len(head)
-        start = 0
-        while start < min(3, len(tail)) and tail[start] & 0xC0 == 0x80:
-            start += 1
-        omitted += len(head) - cut + start
-        parts = (head[:cut], tail[start:])
-        first, last = (part.decode("utf-8", "keep-surrogates") for part in parts)
-        return f"{first}\n[... {omitted} bytes omitted ...]\n{last}", omitted
-
-
-# ------------------------------------------------------------------------ the session's process
-
-
-class SessionProcess:
-    """The forked child: runs requests from its socket until the socket or the process ends."""
-
-    def __init__(self, config: Json, sock: socket.socket, output: int) -> None:
-        self.config = config
-        self.sock = sock
-        self.output = output
-        self.pid = os.getpid()
-        self.running = False
-        self.count = 0
-        self.libc = ctypes.CDLL(None)
-        self.facts: Json = {}
-        self.memfds: tuple[int, int] | None = None
-
-    def harden(self) -> None:
-        """Give up rights for good: limits, priority, privileges, system calls."""
-        config, lift = self.config, frozenset(self.config.get("lift", ()))
-        os.setsid()
-        # The parent is not dumpable; without this, /proc/self would belong to root here.
-        self.libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
-        self.libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as adjustment:
-            adjustment.write("1000")
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        for name, key in (("RLIMIT_NOFILE", "open_files"), ("RLIMIT_NPROC", "nproc"),
-                          ("RLIMIT_AS", "address_space"), ("RLIMIT_FSIZE", "file_size")):  # fmt: skip
-            if config.get(key) and key not in lift:
-                limit = int(config[key])
-                hard = resource.getrlimit(getattr(resource, name))[1]
-                limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-                resource.setrlimit(getattr(resource, name), (limit, limit))
-        os.nice(0 if "nice" in lift else 10)
-        os.umask(0o022)
-        self.libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        if "seccomp" not in lift:
-            try:
-                seccomp.install(lift, inet=bool(config.get("inet", True)))
-            except (OSError, ValueError) as error:
-                self.facts["seccomp_problem"] = str(error)
-
-    def prepare(self) -> None:
-        """Set up standard streams, folders, signal handling and the namespace."""
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(self.output, 1)
-        os.dup2(self.output, 2)
-        keep = {0, 1, 2, self.sock.fileno(), self.output}
-        for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
-            if fd not in keep:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
-        for number in range(1, signal.NSIG):
-            with contextlib.suppress(OSError, ValueError):
-                if signal.getsignal(number) not in (None, signal.SIG_DFL):
-                    signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        signal.signal(signal.SIGINT, self._interrupt)
-        os.environ.clear()
-        os.environ.update(self.config["env"])
-        os.chdir(self.config["work"])
-        sys.argv = [""]
-        sys.path.insert(0, "")
-        self._open_streams()
-        module = types.ModuleType("__main__")
-        sys.modules["__main__"] = module
-        self.namespace = module.__dict__
-        self.namespace["__builtins__"] = __builtins__
-        numpy_random = sys.modules.get("numpy.random")
-        if numpy_random is not None:
-            # Sessions forked of one parent would otherwise draw the same numbers.
-            numpy_random.seed(int.from_bytes(os.urandom(4), "big"))
-
-    def _open_streams(self) -> None:
-        # One object for both keeps the order of prints to either; lines leave at once.
-        self.stream = open(  # noqa: SIM115
-            1, "w", buffering=_CHUNK, encoding="utf-8", errors="surrogatepass", closefd=False
-        )
-        self.stream.reconfigure(line_buffering=True)
-        sys.stdout = sys.stderr = self.stream
-        sys.__stdout__ = sys.__stderr__ = self.stream  # type: ignore[misc]
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-        sys.__stdin__ = sys.stdin  # type: ignore[misc]
-
-    def _interrupt(self, signum: int, frame: types.FrameType | None) -> None:
-        if self.running:
-            raise KeyboardInterrupt
-
-    def serve(self) -> NoReturn:
-        """Answer requests until the zygote closes the socket."""
-        dumps = json.JSONEncoder().encode
-        inbox = bytearray()
-        while True:
-            request = unpack(inbox, _FRAME_CAP)
-            if request is None:
-                data = self.sock.recv(_CHUNK)
-                if not data:
-                    os._exit(0)
-                inbox += data
-                continue
-            reply = self._answer(request)
-            if os.getpid() != self.pid:
-                # A forked copy came out of the user's code at the end; it has no say.
-                os._exit(0)
-            reply["nonce"] = request["nonce"]
-            body = dumps(reply).encode("ascii")
-            self.sock.sendall(struct.pack(">I", len(body)) + body)
-
-    def _answer(self, request: Json) -> Json:
-        if request["op"] == "ping":
-            return {"outcome": "ok", "facts": self.facts}
-        os.dup2(self.output, 1)
-        os.dup2(self.output, 2)
-        if self.stream.closed:
-            self._open_streams()
-        signal.signal(signal.SIGINT, self._interrupt)
-        self.count += 1
-        reply: Json = {"outcome": "error"}
-        try:
-            try:
-                if request["op"] == "python":
-                    self._python(request, reply)
-                else:
-                    self._shell(request, reply)
-            except BaseException as error:
-                self.running = False
-                self._report(error, reply)
-            self.running = False
-            for stream in (sys.stdout, self.stream):
-                with contextlib.suppress(Exception):
-                    stream.flush()
-            self.libc.fflush(None)
-        except KeyboardInterrupt:
-            self.running = False
-        return reply
-
-    def _report(self, error: BaseException, reply: Json) -> None:
-        if isinstance(error, SystemExit):
-            if error.code is None or error.code == 0:
-                reply["outcome"] = "ok"
-            elif not isinstance(error.code, int):
-                print(error.code, file=self.stream)
-            return
-        try:
-            report = traceback.TracebackException.from_exception(error)
-            hide_own_frames(report)
-            text = "".join(report.format())
-        except BaseException as second:
-            text = f"{type(error).__name__} (its report failed: {type(second).__name__})\n"
-        with contextlib.suppress(Exception):
-            self.stream.write(text)
-
-    def _python(self, request: Json, reply: Json) -> None:
-        code, filename = request["code"], f"<step-{self.count}>"
-        lines = code.splitlines(True)
-        linecache.cache[filename] = (len(code), None, lines, filename)
-        # Not ast.parse: its own frame would show in the report of a syntax error.
-        tree = compile(code, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-        last = None
-        if tree.body and isinstance(tree.body[-1], ast.Expr):
-            last = ast.Expression(tree.body.pop().value)
-        body = compile(tree, filename, "exec", dont_inherit=True)
-        final = compile(last, filename, "eval", dont_inherit=True) if last else None
-        self.running = True
-        exec(body, self.namespace)
-        if final is not None:
-            shown = eval(final, self.namespace)
-            text = None if shown is None else repr(shown)
-            self.running = False
-            reply["value"] = None if text is None else shorten(str(text), int(request["cap"]))
-        self.running = False
-        reply["outcome"] = "ok"
-
-    def _shell(self, request: Json, reply: Json) -> None:
-        command = encode_name(request["code"])
-        if b"\0" in command:
-            self.stream.write("bash: the command contains a NUL byte\n")
-            reply["exit_code"] = 126
-            return
-        prologue, state = self._shell_memfds()
-        os.ftruncate(state, 0)
-        environment = dict(os.environ)
-        if "BASH_ENV" in environment:
-            environment["REAGENT_BASH_ENV"] = environment["BASH_ENV"]
-        environment["BASH_ENV"] = f"/proc/self/fd/{prologue}"
-        environment["REAGENT_STATE"] = f"/proc/self/fd/{state}"
-        script = None
-        arguments: list[str | bytes] = ["bash", "-c", command]
-        if len(command) > 100_000:
-            # One argument holds 128 KiB at most.
-            script = os.memfd_create("script")
-            write_all(script, command)
-            arguments = ["bash", f"/proc/self/fd/{script}"]
-        fds = [prologue, state] + ([script] if script is not None else [])
-        self.running = True
-        try:
-            process = subprocess.Popen(
-                arguments, env=environment, pass_fds=fds, stdin=subprocess.DEVNULL
-            )
-            while True:
-                try:
-                    exit_code = process.wait()
-                    break
-                except KeyboardInterrupt:
-                    # Bash got the same signal; if it stays, the zygote kills everything.
-                    continue
-        finally:
-            self.running = False
-            if script is not None:
-                os.close(script)
-        reply["exit_code"] = exit_code
-        reply["outcome"] = "ok" if exit_code == 0 else "error"
-        self._take_over(os.pread(state, _PIPE_BYTES, 0))
-
-    def _shell_memfds(self) -> tuple[int, int]:
-        if self.memfds is None:
-            env = shutil.which("env", path="/usr/bin:/bin") or "env"
-            self.memfds = os.memfd_create("prologue"), os.memfd_create("state")
-            prologue = (
-                "__state=$REAGENT_STATE; unset REAGENT_STATE BASH_ENV\n"
-                'if [ -n "$REAGENT_BASH_ENV" ]; then export BASH_ENV="$REAGENT_BASH_ENV"; '
-                "unset REAGENT_BASH_ENV; fi\n"
-                f'trap \'{{ printf "%s\\0" "$PWD"; {env} -0; }} >"$__state" 2>/dev/null\' EXIT\n'
-            )
-            write_all(self.memfds[0], prologue.encode())
-        return self.memfds
-
-    def _take_over(self, state: bytes) -> None:
-        """Make the shell's last folder and exported variables the session's own."""
-        folder, found, rest = state.partition(b"\0")
-        if not found:
-            return
-        with contextlib.suppress(OSError):
-            os.chdir(folder)
-        variables = dict(
-            entry.split(b"=", 1) for entry in rest.split(b"\0") if entry.find(b"=") > 0
-        )
-        for dropped in (b"_", b"SHLVL"):
-            variables.pop(dropped, None)
-        for name in set(os.environb) - set(variables):
-            with contextlib.suppress(OSError, ValueError):
-                del os.environb[name]
-        for name, text in variables.items():
-            if os.environb.get(name) != text:
-                os.environb[name] = text
-
-
-def hide_own_frames(report: traceback.TracebackException) -> None:
-    """Leave only the user's frames in a report and in those it was raised from."""
-    todo: list[traceback.TracebackException | None] = [report]
-    seen = set()
-    while todo:
-        one = todo.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        kept = [frame for frame in one.stack if frame.filename != _OWN_FILE]
-        one.stack = traceback.StackSummary.from_list(kept)
-        todo += [one.__cause__, one.__context__]
-
-
-def shorten(text: str, cap: int) -> str:
-    """Return ``text``, or its head and tail with a mark between when it is over ``cap``."""
-    if len(text) <= cap:
-        return text
-    half = max(cap // 2, 1)
-    return f"{text[:half]}[... {len(text) - 2 * half} characters omitted ...]{text[-half:]}"
-
-
-def write_all(fd: int, content: bytes) -> None:
-    """Write every byte."""
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-# ---------------------------------------------------------------------------- the zygote's side
 
 
 class Session:
@@ -535,7 +146,7 @@ class Zygote:
                 process.prepare()
                 process.serve()
             except MemoryError:
-                os._exit(_OOM_EXIT)
+                os._exit(OOM_EXIT)
             except BaseException as error:
                 with contextlib.suppress(BaseException):
                     os.write(write_end, f"session: {error!r}\n".encode())
@@ -769,7 +380,7 @@ class Zygote:
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         if killed and self.oom_kills() > kills:
             return "oom"
-        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _OOM_EXIT:
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == OOM_EXIT:
             return "oom"
         if cause:
             return "timeout_killed" if cause == "timeout" else cause
@@ -800,7 +411,7 @@ class Zygote:
         if "wipe" not in self.lift:
             for folder in self.config["wipe"]:
                 removed += wipe(folder)
-            for folder in self.config.get("wipe_owned", ()):
+            for folder in filter(os.path.isdir, self.config.get("wipe_owned", ())):
                 removed += wipe(folder, owner=os.getuid())
         self.fork_session()
         return {"removed": removed, "seconds": time.monotonic() - began}
@@ -933,7 +544,7 @@ class Zygote:
     def serve(self) -> NoReturn:
         """Answer until the host hangs up or the sandbox breaks."""
         while True:
-            request = unpack(self.inbox, _FRAME_CAP)
+            request = unpack(self.inbox, FRAME_CAP)
             if request is None:
                 self.fill_inbox()
                 continue
@@ -956,70 +567,6 @@ class Zygote:
                 self.end()
             if broken:
                 self.end()
-
-
-def wipe(folder: str, owner: int | None = None) -> int:
-    """Empty a folder (of ``owner``'s entries alone, if given); returns the entries removed.
-
-    Every process of the sandbox is dead by now, so nothing races. Deep trees are flattened by
-    renaming inner folders to the top: no recursion, no path too long, few descriptors.
-    """
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    if owner is None:
-        # The session may have locked its own folder; one that is not ours to open is open anyway.
-        with contextlib.suppress(OSError):
-            os.chmod(folder, 0o700)
-    top = os.open(folder, flags)
-    removed = count = 0
-    prefix = os.urandom(8).hex()
-    try:
-        for _ in range(1 << 20):
-            names = _entries(top, owner)
-            if not names:
-                return removed
-            before = removed
-            for name in names:
-                try:
-                    os.unlink(name, dir_fd=top)
-                    removed += 1
-                    continue
-                except FileNotFoundError:
-                    continue
-                except OSError:
-                    pass
-                os.chmod(name, 0o700, dir_fd=top)
-                inner = os.open(name, flags, dir_fd=top)
-                try:
-                    for child in os.listdir(inner):
-                        raw = os.fsencode(child)
-                        try:
-                            os.unlink(raw, dir_fd=inner)
-                            removed += 1
-                        except OSError:
-                            os.chmod(raw, 0o700, dir_fd=inner)
-                            count += 1
-                            fresh = f"{prefix}-{count}".encode()
-                            os.rename(raw, fresh, src_dir_fd=inner, dst_dir_fd=top)
-                            removed += 1
-                finally:
-                    os.close(inner)
-                os.rmdir(name, dir_fd=top)
-                removed += 1
-            if removed == before:
-                raise Broken(f"{folder} cannot be emptied: {names[:3]!r} stay")
-        raise Broken(f"{folder} cannot be emptied")
-    finally:
-        os.close(top)
-
-
-def _entries(top: int, owner: int | None) -> list[bytes]:
-    """Names in a folder, of one owner's entries if given."""
-    with os.scandir(top) as listing:
-        return [
-            os.fsencode(entry.name)
-            for entry in listing
-            if owner is None or entry.stat(follow_symlinks=False).st_uid == owner
-        ]
 
 
 def main(arguments: list[str]) -> NoReturn:

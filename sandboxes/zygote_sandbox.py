@@ -31,6 +31,7 @@ def zygote_config(
     work: str = "/work",
     scratch: str = "/tmp",
     wipe: Iterable[str] = ("/work", "/tmp", "/dev/shm"),
+    wipe_owned: Iterable[str] = ("/dev/mqueue",),
     preload: Iterable[str] = LIBRARIES,
     env: Mapping[str, str] | None = None,
     lift: Iterable[str] = (),
@@ -43,11 +44,13 @@ def zygote_config(
         work: The session's folder and HOME, as seen inside.
         scratch: The session's TMPDIR.
         wipe: Folders emptied at reset.
+        wipe_owned: Folders from which the session's own entries go at reset, where they exist.
+            (A message queue can be made below ``/dev/mqueue`` without the calls that are refused.)
         preload: Libraries to load before the first session.
         env: Variables added to the session's environment.
         lift: Names of guards to leave out; only for tests that show a guard matters.
         **extra: ``path`` (folders added to ``sys.path``), ``inet``, ``nproc``,
-            ``address_space``, ``file_size`` (bytes), ``oom_files``, ``own_user``, ``wipe_owned``.
+            ``address_space``, ``file_size`` (bytes), ``oom_files`` and ``own_user``.
     """
     variables = {
         "HOME": work,
@@ -62,6 +65,7 @@ def zygote_config(
     return {
         "work": work,
         "wipe": list(wipe),
+        "wipe_owned": list(wipe_owned),
         "preload": list(preload),
         "env": variables,
         "open_files": limits.open_files,

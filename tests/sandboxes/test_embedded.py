@@ -275,6 +275,25 @@ def test_a_process_sandbox_whose_first_process_is_killed_leaves_nobody_behind() 
     assert not Path(sandbox.work).exists()
 
 
+@needs_process
+def test_the_folder_of_a_killed_host_goes_when_the_next_sandbox_is_made() -> None:
+    program = """
+        import os
+        from reagent_env.sandboxes.process import ProcessSandbox
+        sandbox = ProcessSandbox(libraries=())
+        print(sandbox.work, flush=True)
+        os.kill(os.getpid(), 9)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    left = Path(done.stdout.strip())
+    with ProcessSandbox(libraries=()) as living:
+        assert not left.parent.exists()
+        with ProcessSandbox(libraries=()) as other:
+            assert Path(living.work).exists()
+            assert other.python("1").value == "1"
+
+
 @needs_root
 def test_a_control_group_holds_its_caps_and_is_removed() -> None:
     group = make_control_group(Limits(memory_mb=100))

@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import struct
+import sys
 import textwrap
 import threading
 import time
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reagent_env.sandboxes import channel, seccomp, zygote
+from reagent_env.sandboxes import capture, channel, frames, seccomp, wipe
 from reagent_env.sandboxes.channel import Channel, RequestRefused
 from reagent_env.sandboxes.conformance import SEND_FORGED
 from reagent_env.sandboxes.contract import Limits, Status
@@ -38,11 +39,11 @@ needs_bubblewrap = pytest.mark.skipif(
     cap=st.integers(min_value=2, max_value=80),
 )
 def test_a_capture_keeps_head_and_tail_of_whole_characters(text: str, cap: int) -> None:
-    capture = zygote.Capture(cap)
+    printed = capture.Capture(cap)
     encoded = text.encode()
     for start in range(0, len(encoded), 7):
-        capture.add(encoded[start : start + 7])
-    kept, omitted = capture.text()
+        printed.add(encoded[start : start + 7])
+    kept, omitted = printed.text()
     if not omitted:
         assert kept == text
         return
@@ -55,16 +56,16 @@ def test_a_capture_keeps_head_and_tail_of_whole_characters(text: str, cap: int) 
 
 @given(st.text())
 def test_text_goes_through_a_frame_unchanged(text: str) -> None:
-    inbox = bytearray(zygote.pack({"text": text}) + b"rest")
+    inbox = bytearray(frames.pack({"text": text}) + b"rest")
     pairs_joined = json.loads(json.dumps(text))
-    assert zygote.unpack(inbox, 1 << 20) == {"text": pairs_joined}
+    assert frames.unpack(inbox, 1 << 20) == {"text": pairs_joined}
     assert inbox == b"rest"
 
 
 @pytest.mark.parametrize("bad", [b"\xff\xff\xff\xff", b"\0\0\0\x02[]", b"\0\0\0\x01{", b"\0\0\0\0"])
 def test_a_malformed_frame_breaks_the_sandbox(bad: bytes) -> None:
-    with pytest.raises(zygote.Broken):
-        zygote.unpack(bytearray(bad), 1 << 20)
+    with pytest.raises(frames.Broken):
+        frames.unpack(bytearray(bad), 1 << 20)
 
 
 def test_output_bytes_that_are_not_text_are_replaced_one_by_one() -> None:
@@ -95,15 +96,15 @@ def test_wiping_empties_deep_trees_locked_folders_and_odd_names(tmp_path: Path) 
     (tmp_path / "link").symlink_to(outside)
     (tmp_path / "many" / "link").symlink_to(outside)
     os.mkfifo(tmp_path / "fifo")
-    assert zygote.wipe(str(tmp_path)) > 4200
+    assert wipe.wipe(str(tmp_path)) > 4200
     assert os.listdir(tmp_path) == []
     assert (outside / "stays").exists()
 
 
 def test_wiping_one_owners_entries_leaves_those_of_others(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
-    assert zygote.wipe(str(tmp_path), owner=os.getuid() + 1) == 0
-    assert zygote.wipe(str(tmp_path), owner=os.getuid()) == 1
+    assert wipe.wipe(str(tmp_path), owner=os.getuid() + 1) == 0
+    assert wipe.wipe(str(tmp_path), owner=os.getuid()) == 1
 
 
 # ------------------------------------------------------------------------- the filter, on paper
@@ -180,8 +181,8 @@ def test_an_unknown_machine_is_refused_by_name() -> None:
 
 
 def test_what_is_shipped_runs_on_python_3_9_and_imports_only_the_standard_library() -> None:
-    for module in (zygote, seccomp):
-        source = Path(str(module.__file__)).read_text()
+    for name in channel.SHIPPED:
+        source = Path(str(channel.__file__)).with_name(f"{name}.py").read_text()
         tree = ast.parse(source, feature_version=(3, 9))
         imported = {
             (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name) or ""
@@ -189,8 +190,6 @@ def test_what_is_shipped_runs_on_python_3_9_and_imports_only_the_standard_librar
             if isinstance(node, ast.Import | ast.ImportFrom)
         }
         roots = {name.split(".")[0] for name in imported} - {"reagent_env"}
-        import sys
-
         assert roots <= set(sys.stdlib_module_names) | {"__future__"}
 
 
@@ -232,7 +231,7 @@ def _answer(
 ) -> threading.Thread:
     def serve() -> None:
         inbox = bytearray()
-        while (request := zygote.unpack(inbox, 1 << 20)) is None:
+        while (request := frames.unpack(inbox, 1 << 20)) is None:
             inbox += transport.far.recv(65536)
         transport.far.sendall(make(request))
 
@@ -242,7 +241,7 @@ def _answer(
 
 
 def _frame(request: dict[str, Any], **fields: Any) -> bytes:
-    return zygote.pack({"ok": True, "id": request["id"], "nonce": request["nonce"], **fields})
+    return frames.pack({"ok": True, "id": request["id"], "nonce": request["nonce"], **fields})
 
 
 def test_a_reply_reaches_its_request(transport: SocketTransport) -> None:
@@ -286,7 +285,7 @@ def test_any_other_reply_ends_the_sandbox(
 
 
 def test_a_frame_before_any_request_ends_the_sandbox(transport: SocketTransport) -> None:
-    transport.far.sendall(zygote.pack({"ok": True, "id": 1, "nonce": ""}))
+    transport.far.sendall(frames.pack({"ok": True, "id": 1, "nonce": ""}))
     with pytest.raises(SandboxLost, match="out of turn"):
         Channel(transport).request("ping", seconds=5)
 
