@@ -26,7 +26,6 @@ from fractions import Fraction
 from typing import Any
 
 from reagent_env.errors import GraderError
-from reagent_env.errors import GraderError as GraderError
 from reagent_env.math_checking import CheckerFailed, mathematically_equal
 from reagent_env.quantities import Quantity, parse_quantity, same_quantity
 from reagent_env.task import Task
@@ -401,7 +400,8 @@ def number(
     """1 when the prediction is one number equal to the answer, with the right unit or none.
 
     Thousands separators, percents, powers of ten and fractions are read; lists, ranges, NaN and
-    infinity are no number. Whole-number answers must match exactly unless a tolerance is given.
+    infinity are no number, and a fraction is no whole number ("24/2" would echo a question).
+    Whole-number answers must match exactly unless a tolerance is given.
 
     Args:
         answer: a number, or text such as ``"1,200.50"`` or ``"12 km"``.
@@ -419,7 +419,7 @@ def number(
     if gold.unit:
         units.append(gold.unit)
     given = parse_quantity(plain_text(prediction))
-    if given is None:
+    if given is None or (given.is_fraction and gold.value.denominator == 1):
         return 0.0
     if rel_tol is None:
         rel_tol = 0.0 if gold.value.denominator == 1 else 1e-6
@@ -435,6 +435,8 @@ def math_equal(answer: Any, prediction: str) -> float:
 
     Checked by math-verify in a process of its own with bounds on time and memory: an expression
     that exceeds them scores 0, a checker that cannot check the answer itself is a GraderError.
+    A number must be written as one: ``2 + 3`` is not 5. Where the form of an expression matters
+    (expanded, factored), equality says too little: take ``exact`` or a function of your own.
     """
     try:
         return float(any(mathematically_equal(gold, prediction) for gold in _aliases(answer)))

@@ -19,6 +19,8 @@ import sys
 import threading
 from typing import Any
 
+from reagent_env.quantities import parse_quantity
+
 TIME_LIMIT_S = 3.0
 """Seconds for one comparison; a prediction that needs more is not equal."""
 START_LIMIT_S = 60.0
@@ -157,7 +159,9 @@ def mathematically_equal(gold: str, prediction: str) -> bool:
         CheckerFailed: when the answer cannot be read or the checking process cannot be had.
     """
     wanted, given = _undressed(gold), _undressed(prediction)
-    if not given or len(given) > MAX_CHARS or _too_deep(given) or _hedged(given, wanted):
+    if not given or len(given) > MAX_CHARS or _too_deep(given):
+        return False
+    if _hedged(given, wanted) or _unevaluated(given, wanted):
         return False
     if wanted == given:
         return True
@@ -207,6 +211,28 @@ def _hedged(given: str, wanted: str) -> bool:
     left, _, right = given.partition("=")
     named = re.fullmatch(r"\s*\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?\s*", left)
     return not (named and relations == ["="] and right.strip())
+
+
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
+_POWER_OF_TEN = re.compile(r"\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*\{?[+-]?[0-9]+\}?")
+_OPERATION = re.compile(
+    r"(?<=[^\s=({\[])\s*[-+](?=\s*[\w\\(.])|[*^!%]\s*[\w\\({]|!|"
+    r"\\(?:times|cdot|div|sqrt|sum|prod|int|lim|d?binom|log|ln|sin|cos|tan|exp|gcd|lcm|max|min)"
+)
+
+
+def _unevaluated(given: str, wanted: str) -> bool:
+    """Whether a number is due and the prediction still has something to calculate.
+
+    Otherwise echoing "2 + 3" would be the right answer to "What is 2 + 3?".
+    """
+    number = parse_quantity(wanted)
+    if number is None or number.unit:
+        return False
+    plain = _POWER_OF_TEN.sub("", _DEGREES.sub("", given.rpartition("=")[2].strip()))
+    if number.value.denominator == 1 and ("/" in plain or "frac" in plain):
+        return True
+    return bool(_OPERATION.search(plain)) or plain.count("/") + plain.count("frac") > 1
 
 
 def _serve() -> None:

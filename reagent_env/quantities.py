@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 _MAX_DIGITS = 1_000
@@ -67,6 +67,8 @@ class Quantity:
 
     value: Fraction
     unit: str = ""
+    is_fraction: bool = field(default=False, compare=False)
+    """Written as a fraction, such as ``24/2``."""
 
 
 def parse_quantity(text: str) -> Quantity | None:
@@ -107,7 +109,7 @@ def parse_quantity(text: str) -> Quantity | None:
         if unit and unit_name(unit) != found["currency"]:
             return None
         unit = found["currency"]
-    return Quantity(value, unit)
+    return Quantity(value, unit, is_fraction=found["decimal"] is None)
 
 
 def unit_name(unit: str) -> str:
