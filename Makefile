@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 
 .PHONY: help demo test lint attacks soak bench clean system docker
+.DEFAULT_GOAL := help
 help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
@@ -41,10 +42,16 @@ attacks: $(VENV)/ready docker   ## every attack x 20 on each sandbox, and its tw
 soak: $(VENV)/ready docker   ## 2,000 episodes; files, processes, memory stay flat
 	$(BIN)/python -m pytest tests/soak -m soak
 
-bench: $(VENV)/ready docker   ## benchmarks, both sides in one run
+.venv-bench/ready: pyproject.toml
+	PYTHON=$(PYTHON) scripts/make-venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --no-deps gem-llm==0.1.0
+	.venv-bench/bin/python -m pip install --quiet skyrl-gym==0.4.0
+	@touch $@
+
+bench: $(VENV)/ready .venv-bench/ready docker   ## benchmarks, both sides in one run
 	$(BIN)/reagent sandbox bench
-	$(BIN)/python benchmarks/tool_step.py
+	.venv-bench/bin/python benchmarks/tool_step.py
 	$(BIN)/python benchmarks/vector_env.py
 
 clean:               ## remove the virtual environment and caches
-	rm -rf $(VENV) .typing .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+	rm -rf $(VENV) .venv-* .typing .mypy_cache .ruff_cache .pytest_cache build *.egg-info

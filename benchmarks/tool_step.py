@@ -4,8 +4,7 @@ The same completion and the same no-op tool through this package, ``gem-llm`` an
 interleaved in one process. Theirs parse a tag, ours a JSON call checked against the tool's schema
 (the tag's text is the same JSON). Prints medians with quartiles, and the ratio to ours.
 
-    .venv/bin/python -m venv .venv-bench      # or: make bench, which does this
-    .venv-bench/bin/pip install -e . gem-llm==0.1.0 --no-deps skyrl-gym==0.4.0 regex
+    make bench      # sets up .venv-bench with the other two, and runs this in it
 """
 
 from __future__ import annotations
