@@ -108,11 +108,12 @@ def _make(kinds: Sequence[str], levels: Sequence[int], split: str, index: int) -
             continue
         phrasing, template = choose_phrasing(random_, PHRASINGS[kind], split)
         names = problem.theme.names() | {"table": _table_name(problem)}
+        files = _files(random_, problem, level, layout)
         return Task(
-            question=template.format(**names, **facts),
+            question=f"{template.format(**names, **facts)}\nFiles: {', '.join(sorted(files))}",
             answer=answer,
             grader="exact" if options is None else "number",
-            files=_files(random_, problem, level, layout),
+            files=files,
             metadata={
                 "kind": kind,
                 "level": level,

@@ -15,7 +15,7 @@ def expert_program(question: str) -> str | None:
     """Python that reads the files, answers the question and prints the answer; None if it cannot."""
     for kind in PHRASINGS:
         for pattern in _patterns(kind):
-            found = pattern.fullmatch(question)
+            found = pattern.fullmatch(question.partition("\nFiles: ")[0])
             if found:
                 given = "".join(
                     f"{name} = {value!r}\n" for name, value in sorted(found.groupdict().items())
