@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.resources
 import json
+import os
 import secrets
 import struct
 import time
@@ -88,6 +89,12 @@ class Channel:
         self._inbox = bytearray()
         self._count = 0
         self._lost: str | None = None
+        self._owner = os.getpid()
+
+    @property
+    def foreign(self) -> bool:
+        """True in a forked copy of the process that made it: there, neither use nor end it."""
+        return os.getpid() != self._owner
 
     @property
     def lost(self) -> str | None:
@@ -112,6 +119,11 @@ class Channel:
             RequestRefused: The zygote says the request cannot be carried out.
             SandboxLost: Anything else that is not a proper reply.
         """
+        if self.foreign:
+            raise SandboxLost(
+                f"The sandbox belongs to process {self._owner}, this is {os.getpid()}; "
+                "make sandboxes after forking, not before."
+            )
         if self._lost is not None:
             raise SandboxLost(f"The sandbox is gone: {self._lost}.")
         self._drain()

@@ -42,6 +42,8 @@ _SYSTEM = ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/us
 _SHARED = ("/usr/libexec", "/usr/share")
 _LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("/etc/ld.so.cache", "/etc/alternatives")
+# Its user owns the namespaces and could write their settings, which no reset would undo.
+_KERNEL_FOLDERS = ("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev")
 _PACKAGE_FOLDERS = (
     *("{}/lib/python3*/site-packages", "{}/lib/python3*/dist-packages"),
     *("{}/lib/python3/dist-packages", "{}/lib64/python3*/site-packages"),
@@ -70,7 +72,7 @@ def embedded_problem() -> str | None:
     if "--disable-userns" not in said or "--size" not in said:
         return "this bubblewrap is older than 0.8: `apt-get install --upgrade bubblewrap`."
     trial = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--as-pid-1"]
-    trial += ["--ro-bind", "/usr", "/usr", *_link_arguments(), "/usr/bin/true"]
+    trial += ["--ro-bind", "/usr", "/usr", *_link_arguments(), *_KERNEL_FOLDERS, "/usr/bin/true"]
     if os.geteuid() == 0:
         for tool in ("unshare", "setpriv", "mount"):
             if shutil.which(tool, path=_HOST_ENV["PATH"]) is None:
@@ -239,8 +241,7 @@ class _Layout:
             if os.path.exists(path):
                 out += ["--ro-bind", path, path]
         out += account
-        # Its user owns the namespaces and could write their settings, which a reset would not undo.
-        out += ["--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev"]
+        out += _KERNEL_FOLDERS
         for name, path, size in self.disks():
             if self.root:
                 out += ["--bind", f"{self.stage}/{name}", path]

@@ -196,7 +196,8 @@ class SessionProcess:
         assert isinstance(tree, ast.Module)
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr):
-            last = ast.Expression(tree.body.pop().value)
+            last = ast.Expression(tree.body[-1].value)
+            del tree.body[-1]
         body = compile(tree, filename, "exec", dont_inherit=True)
         final = compile(last, filename, "eval", dont_inherit=True) if last else None
         self.running = True
@@ -294,7 +295,7 @@ def hide_own_frames(report: traceback.TracebackException) -> None:
         seen.add(id(one))
         kept = [frame for frame in one.stack if frame.filename != _OWN_FILE]
         one.stack = traceback.StackSummary.from_list(kept)
-        todo += [one.__cause__, one.__context__]
+        todo += [one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ())]
 
 
 def encode_name(text: str) -> bytes:

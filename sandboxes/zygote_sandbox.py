@@ -178,7 +178,7 @@ class ZygoteSandbox(Sandbox):
 
     def close(self) -> None:
         """End the sandbox and free what it holds."""
-        if self._closed:
+        if self._closed or self._channel.foreign:
             return
         self._closed = True
         try:

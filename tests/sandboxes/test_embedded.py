@@ -124,6 +124,24 @@ def test_a_sandbox_outlives_the_thread_that_made_it() -> None:
 
 
 @needs_bubblewrap
+def test_a_forked_copy_of_the_host_can_neither_use_nor_end_the_sandbox() -> None:
+    with BubblewrapSandbox(libraries=()) as sandbox:
+        sandbox.python("kept = 1")
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                sandbox.python("kept = 2")
+            except SandboxLost as error:
+                code = 0 if "make sandboxes after forking" in str(error) else 2
+            finally:
+                sandbox.close()
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert sandbox.python("kept").value == "1"
+
+
+@needs_bubblewrap
 def test_closing_frees_descriptors_processes_and_control_groups() -> None:
     BubblewrapSandbox(libraries=()).close()
     before = len(os.listdir("/proc/self/fd")), _descendants(os.getpid())
