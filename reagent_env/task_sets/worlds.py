@@ -275,7 +275,7 @@ class _Maker:
 
     def _number(self, low: int, high: int) -> int:
         """Between the bounds, small and large magnitudes alike."""
-        return round(low * (high / low) ** self.rng.random())
+        return int(low * (high / low) ** self.rng.random())
 
     def _date(self, first_year: int, last_year: int) -> str:
         start = datetime.date(first_year, 1, 1).toordinal()

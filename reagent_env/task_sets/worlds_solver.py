@@ -8,7 +8,7 @@ demonstrations and for measuring that the tasks can be solved; not a language mo
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,7 +100,7 @@ class Researcher:
             if node.op == "occurred":
                 fitting = [t for t, v in values.items() if str(v).startswith(f"{node.year:04d}-")]
             else:
-                best = (max if node.most else min)(values.values())  # type: ignore[type-var]
+                best = (max if node.most else min)(values.values())
                 fitting = [title for title, value in values.items() if value == best]
         if len(fitting) != 1:
             raise NotFound(f"{len(fitting)} things fit")
@@ -157,6 +157,19 @@ class Researcher:
                 raise NotFound(f"{predicate.name} of {title}")
             found[title] = value
         return found
+
+    def look_for(
+        self, titles: Sequence[str], predicate: Predicate
+    ) -> Generator[Calls, list[str], None]:
+        """Search for one fact of several things at once; what the results show is remembered."""
+        missing = [title for title in titles if self._fact(title, predicate) is None]
+        for start in range(0, len(missing), MAX_BATCH):
+            batch = missing[start : start + MAX_BATCH]
+            blocks = yield from self._search(
+                [f"{title} {predicate.query}" for title in batch], 3 if len(batch) == 1 else 1
+            )
+            for hits in blocks:
+                self._read_snippets(hits, dict.fromkeys(batch, predicate.subject))
 
     def members(self, title: str, predicate: Predicate) -> Generator[Calls, list[str], list[str]]:
         """All things that an article lists for a relation."""
@@ -226,6 +239,25 @@ class Researcher:
 
     def _fact(self, title: str, predicate: Predicate) -> Value | None:
         return self._reading(title, predicate.subject).facts.get(predicate.name)
+
+
+def drive(
+    steps: Generator[Calls, list[str], str], call: Callable[[str, dict[str, Any]], str]
+) -> tuple[str, list[Calls]]:
+    """Run a solver against tools; its answer and the calls of each turn.
+
+    Args:
+        steps: What ``solve(question)`` returned.
+        call: Gives a tool's answer, or its error as text.
+    """
+    turns: list[Calls] = []
+    try:
+        calls = next(steps)
+        while True:
+            turns.append(calls)
+            calls = steps.send([call(name, arguments) for name, arguments in calls])
+    except StopIteration as stop:
+        return str(stop.value), turns
 
 
 def solve_question(
