@@ -13,6 +13,7 @@ Example::
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import statistics
@@ -78,9 +79,10 @@ def run_bench(samples: int = 40, progress: Progress | None = None) -> dict[str, 
 
     left_clean = 0
     with DockerSandbox() as sandbox, _container(tag) as standing:
-        for operation in (sandbox.reset, lambda: sandbox.python("1"), lambda: _exec(standing)):
-            for _ in range(3):
-                operation()
+        for _ in range(3):  # warm
+            sandbox.reset()
+            sandbox.python("1")
+            _exec(standing)
         for round_number in range(samples):
             if round_number % 10 == 0:
                 tell(f"round {round_number + 1} of {samples}")
@@ -95,8 +97,8 @@ def run_bench(samples: int = 40, progress: Progress | None = None) -> dict[str, 
             sandbox.reset()
             timed("import numpy", _import_numpy)
             container = timed("container run", lambda: _run(tag))
-            timed("first exec", lambda name=container: _exec(name))
-            timed("container rm", lambda name=container: _remove(name))
+            timed("first exec", functools.partial(_exec, container))
+            timed("container rm", functools.partial(_remove, container))
             _settled(timed("sandbox start", _start_sandbox))
         tell("resets that leave nothing")
         messes = max(samples, 100)
@@ -291,7 +293,7 @@ def _rate(operations: list[Callable[[], Any]], times: int) -> float:
 def _idle_mib(preload: tuple[str, ...]) -> float:
     """Median memory of an idle sandbox as ``docker stats`` counts it: without idle file cache."""
     client = connect()
-    found = []
+    found: list[float] = []
     with contextlib.ExitStack() as stack:
         for _ in range(_AT_ONCE):
             sandbox = stack.enter_context(DockerSandbox(Limits(), preload=preload))
@@ -299,5 +301,5 @@ def _idle_mib(preload: tuple[str, ...]) -> float:
             memory = client.stats(sandbox.container_id, stream=False, one_shot=True)["memory_stats"]
             details = memory.get("stats", {})
             unused = details.get("total_inactive_file", details.get("inactive_file", 0))
-            found.append((memory["usage"] - unused) / (1 << 20))
+            found.append(float(memory["usage"] - unused) / (1 << 20))
     return statistics.median(found)

@@ -120,7 +120,7 @@ class DockerTransport:
         self._stream = 0
         self._left = 0
         self._inbox = bytearray()
-        self._errors: collections.deque[bytes] = collections.deque(maxlen=16)
+        self._errors = self.new_error_tail()
         self._client = connect()
         try:
             settings = container_settings(
@@ -189,6 +189,7 @@ class DockerTransport:
                 if self._stream not in (_STDOUT, _STDERR) or self._inbox[1:4] != b"\0\0\0":
                     raise OSError("the engine's stream is malformed")
                 del self._inbox[:_HEADER]
+                continue  # an empty frame has no payload to wait for
             if self._left and self._inbox:
                 part = bytes(self._inbox[: min(self._left, _CHUNK)])
                 del self._inbox[: len(part)]
@@ -214,6 +215,11 @@ class DockerTransport:
         poll.register(self._socket, event)
         if left <= 0 or not poll.poll(left * 1000):
             raise TimeoutError("past the deadline")
+
+    @staticmethod
+    def new_error_tail() -> collections.deque[bytes]:
+        """Return what keeps the last pieces of standard error and no more."""
+        return collections.deque(maxlen=16)
 
     def diagnostics(self) -> str:
         """Return the tail of what its first process wrote on standard error."""

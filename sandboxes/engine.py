@@ -6,8 +6,10 @@ a connection is asked for.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -39,6 +41,7 @@ def connect(timeout_s: float = API_TIMEOUT_S) -> Any:
             return _clients[key]
     try:
         import docker
+        from docker.constants import DEFAULT_DOCKER_API_VERSION
         from docker.utils import kwargs_from_env
     except ImportError as error:
         raise SandboxUnavailable(
@@ -47,9 +50,38 @@ def connect(timeout_s: float = API_TIMEOUT_S) -> Any:
     settings = kwargs_from_env()
     settings["base_url"] = host
     with engine_errors("connecting"):
-        client = docker.APIClient(version="auto", timeout=timeout_s, max_pool_size=32, **settings)
+        _knock(host)
+        client = docker.APIClient(
+            version=DEFAULT_DOCKER_API_VERSION,
+            timeout=timeout_s,
+            max_pool_size=32,
+            **settings,
+        )
+        try:
+            # What version="auto" does; but that leaves its connection open when it fails.
+            client._version = client.version(api_version=False)["ApiVersion"]
+        except BaseException:
+            client.close()
+            raise
     with _lock:
         return _clients.setdefault(key, client)
+
+
+def _knock(host: str) -> None:
+    """Fail as the operating system does where nothing listens: the SDK's own error hides which."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(PROBE_TIMEOUT_S)
+            probe.connect(host.removeprefix("unix://"))
+
+
+def _close_clients() -> None:
+    for (pid, _, _), client in _clients.items():
+        if pid == os.getpid():
+            client.close()
+
+
+atexit.register(_close_clients)
 
 
 def engine_host() -> str:

@@ -85,7 +85,7 @@ def resolve_kind(kind: str) -> str:
         )
     if kind != "auto":
         return kind
-    problems = {}
+    problems: dict[str, str] = {}
     for candidate, problem_of in (("docker", docker_ready_problem), ("embedded", embedded_problem)):
         problem = problem_of()
         if problem is None:
