@@ -362,7 +362,8 @@ class Corpus:
 
 def url_of_title(title: str, scheme: str = "wiki") -> str:
     """The url of an article, e.g. ``wiki://Mount_Arvel``."""
-    return f"{scheme}://{quote(' '.join(title.split()).replace(' ', '_'), safe='()_-.,')}"
+    name = " ".join(title.split()).replace(" ", "_")
+    return f"{scheme}://{quote(name, safe='()_-.,', errors='replace')}"
 
 
 def context_paragraphs(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -416,11 +417,20 @@ def _with_unique_urls(documents: Iterable[Document]) -> list[Document]:
     """Number the second and later documents of one url, as passages of one article are."""
     seen: dict[str, int] = {}
     unique = []
-    for document in documents:
+    for document in map(_encodable, documents):
         count = seen[document.url] = seen.get(document.url, 0) + 1
         url = document.url if count == 1 else f"{document.url}#{count}"
         unique.append(Document(document.title, url, document.text, document.metadata))
     return unique
+
+
+def _encodable(document: Document) -> Document:
+    """Half a surrogate pair, which JSON can carry, would break whoever encodes the text later."""
+    title, url, text = (
+        part if part.isascii() else part.encode("utf-8", "replace").decode("utf-8")
+        for part in (document.title, document.url, document.text)
+    )
+    return Document(title, url, text, document.metadata)
 
 
 def _jsonl_documents(path: Path) -> Iterator[Document]:

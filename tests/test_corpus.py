@@ -110,6 +110,13 @@ def test_a_bad_line_is_named(tmp_path, line):
         Corpus.from_jsonl(path)
 
 
+def test_broken_characters_of_json_are_replaced(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"title": "A\\ud800", "text": "b\\udfff c"}\n')
+    (document,) = Corpus.from_jsonl(path, cache=False)
+    assert (document.title, document.text) == ("A?", "b? c")
+
+
 def test_a_folder_of_texts(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "b.md").write_text("# Beta city\n\nBeta text.")

@@ -15,6 +15,7 @@ import ipaddress
 import re
 import socket
 import ssl
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -111,6 +112,10 @@ def _get(
     connection = _PinnedConnection(
         parts.hostname, port, pinned, deadline, secure=parts.scheme == "https"
     )
+    # A server that trickles its headers renews the socket's timeout with each byte; this does not.
+    alarm = threading.Timer(max(0.0, deadline - time.monotonic()), connection.abort)
+    alarm.daemon = True
+    alarm.start()
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
         connection.request(
@@ -136,12 +141,19 @@ def _get(
             if not part:
                 break
             body += part
+        if time.monotonic() >= deadline:
+            raise TimeoutError
         return 200, response.headers, body[: limits.max_bytes], len(body) > limits.max_bytes
     except TimeoutError:
         raise ToolError(f"{url} took longer than {limits.seconds:g} s; try another url.") from None
     except (OSError, http.client.HTTPException) as error:
+        if time.monotonic() >= deadline:
+            raise ToolError(
+                f"{url} took longer than {limits.seconds:g} s; try another url."
+            ) from None
         raise ToolError(f"{url} could not be read ({error or type(error).__name__}).") from None
     finally:
+        alarm.cancel()
         connection.close()
 
 
@@ -203,6 +215,12 @@ class _PinnedConnection(http.client.HTTPConnection):
         except BaseException:
             raw.close()
             raise
+
+    def abort(self) -> None:
+        """End the connection from another thread; whoever reads from it sees its end."""
+        if self.sock is not None:
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
 
     def renew_timeout(self) -> None:
         """Let the next receive wait no longer than what is left of the whole fetch."""

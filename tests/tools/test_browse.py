@@ -113,6 +113,13 @@ class _Site(http.server.BaseHTTPRequestHandler):
             self._send(200, "text/html", b"\x1f\x8b", **{"Content-Encoding": "gzip"})
         elif name == "/flood":
             self._send(200, "text/plain", b"x" * 300_000)
+        elif name == "/slow-headers":
+            try:
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nX-Slow: ")
+                while not self.server.closing.wait(0.05):  # type: ignore[attr-defined]
+                    self.wfile.write(b"x")
+            except OSError:
+                pass
         elif name == "/trickle":
             self.send_response(200)
             self.send_header("Content-Type", "text/plain")
@@ -224,6 +231,13 @@ def test_the_connection_goes_to_the_address_that_was_checked(site, monkeypatch):
     assert asked == ["rebinding.example"]
 
 
+@pytest.mark.parametrize("host", ["2130706433", "0x7f.1", "0177.0.0.1", "[::ffff:7f00:1]", "127.1"])
+def test_odd_spellings_of_local_addresses_are_refused(site, host):
+    with pytest.raises(ToolError, match="not a public address"):
+        fetch_page(f"http://{host}:{site.server_address[1]}/secret")
+    assert "/secret" not in site.paths
+
+
 @pytest.mark.parametrize(
     ("path", "told"),
     [
@@ -253,8 +267,9 @@ def test_a_flood_is_cut_at_the_limit(home):
     assert (len(page.text), page.cut) == (1000, True)
 
 
-def test_a_trickle_ends_at_the_deadline(home):
+@pytest.mark.parametrize("path", ["/trickle", "/slow-headers"])
+def test_a_trickle_ends_at_the_deadline(home, path):
     started = time.monotonic()
     with pytest.raises(ToolError, match=r"longer than 0\.4 s"):
-        fetch_page(f"{home}/trickle", allow_private=True, limits=FetchLimits(seconds=0.4))
+        fetch_page(home + path, allow_private=True, limits=FetchLimits(seconds=0.4))
     assert time.monotonic() - started < 3
