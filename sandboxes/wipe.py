@@ -27,49 +27,56 @@ def wipe(folder: str, owner: int | None = None) -> int:
     prefix = os.urandom(8).hex()
     try:
         for _ in range(1 << 20):
-            names = _entries(top, owner)
-            if not names:
+            entries = _entries(top, owner)
+            if not entries:
                 return removed
             before = removed
-            for name in names:
-                try:
-                    os.unlink(name, dir_fd=top)
+            for name, is_folder in entries:
+                if _remove(name, top, is_folder):
                     removed += 1
                     continue
-                except FileNotFoundError:
-                    continue
-                except OSError:
-                    pass
                 os.chmod(name, 0o700, dir_fd=top)
                 inner = os.open(name, flags, dir_fd=top)
                 try:
-                    for child in os.listdir(inner):
-                        raw = os.fsencode(child)
-                        try:
-                            os.unlink(raw, dir_fd=inner)
-                            removed += 1
-                        except OSError:
-                            os.chmod(raw, 0o700, dir_fd=inner)
+                    for child, is_inner_folder in _entries(inner, None):
+                        if not _remove(child, inner, is_inner_folder):
+                            os.chmod(child, 0o700, dir_fd=inner)
                             count += 1
                             fresh = f"{prefix}-{count}".encode()
-                            os.rename(raw, fresh, src_dir_fd=inner, dst_dir_fd=top)
-                            removed += 1
+                            os.rename(child, fresh, src_dir_fd=inner, dst_dir_fd=top)
+                        removed += 1
                 finally:
                     os.close(inner)
                 os.rmdir(name, dir_fd=top)
                 removed += 1
             if removed == before:
-                raise Broken(f"{folder} cannot be emptied: {names[:3]!r} stay")
+                raise Broken(f"{folder} cannot be emptied: {entries[:3]!r} stay")
         raise Broken(f"{folder} cannot be emptied")
     finally:
         os.close(top)
 
 
-def _entries(top: int, owner: int | None) -> list[bytes]:
-    """Names in a folder, of one owner's entries if given."""
-    with os.scandir(top) as listing:
+def _remove(name: bytes, parent: int, is_folder: bool) -> bool:
+    """Remove a file or an empty folder; False for a folder with something in it."""
+    try:
+        if is_folder:
+            os.rmdir(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        if not is_folder:
+            raise
+        return False
+    return True
+
+
+def _entries(folder: int, owner: int | None) -> list[tuple[bytes, bool]]:
+    """Names in a folder and which are folders; of one owner's entries alone, if given."""
+    with os.scandir(folder) as listing:
         return [
-            os.fsencode(entry.name)
+            (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False))
             for entry in listing
             if owner is None or entry.stat(follow_symlinks=False).st_uid == owner
         ]
