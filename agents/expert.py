@@ -7,20 +7,17 @@ never a task's answer: solvers are given strings and nothing else.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from reagent_env.agents.agent import Agent
+from reagent_env.task_sets.solving import Calls, Solver
 from reagent_env.tool_formats import ToolFormat, get_tool_format
 from reagent_env.trajectory import ToolCall
 
-Calls = list[tuple[str, dict[str, Any]]]
-Solver = Callable[[str], Generator[Calls, list[str], str]]
-"""From a question: yields calls, is sent their results' texts, returns the final answer."""
-
 SOLVERS = {
     "reagent/PythonMath-v0": "reagent_env.task_sets.python_math:solve",
-    "reagent/FileQA-v0": "reagent_env.task_sets.file_qa:solve",
+    "reagent/FileQA-v0": "reagent_env.task_sets.file_qa_programs:solve",
     "reagent/SearchQA-v0": "reagent_env.task_sets.search_qa:solve",
     "reagent/ToolMix-v0": "reagent_env.task_sets.tool_mix:solve",
 }

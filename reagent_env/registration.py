@@ -7,12 +7,29 @@ from typing import Any
 from gymnasium.envs.registration import register, registry
 
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
+    "reagent/SearchQA-v0": {
+        "summary": "Multi-hop questions over a corpus of documents.",
+        "kwargs": {"tasks": "search_qa", "tools": ("search", "browse"), "max_turns": 12},
+    },
     "reagent/PythonMath-v0": {
         "summary": "Mathematics with a Python sandbox.",
+        "kwargs": {"tasks": "python_math", "tools": ("python",), "sandbox": "auto"},
+    },
+    "reagent/FileQA-v0": {
+        "summary": "Questions about spreadsheets, documents and archives.",
         "kwargs": {
-            "tasks": "python_math",
-            "tools": ("python",),
+            "tasks": "file_qa",
+            "tools": ("file_reader", "python"),
             "sandbox": "auto",
+        },
+    },
+    "reagent/ToolMix-v0": {
+        "summary": "Find by search, read files, compute in Python: at least two tools a question.",
+        "kwargs": {
+            "tasks": "tool_mix",
+            "tools": ("search", "browse", "file_reader", "python"),
+            "sandbox": "auto",
+            "max_turns": 12,
         },
     },
 }

@@ -7,6 +7,7 @@ group ``reagent_env.commands`` that names a function (a command) or a ``typer.Ty
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 
 import typer
 
@@ -15,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 
 
@@ -34,3 +36,16 @@ def _add_commands() -> None:
 
 
 _add_commands()
+
+
+def main() -> None:
+    """The ``reagent`` script: what a user can mend is one line, not a traceback."""
+    import gymnasium
+
+    from reagent_env.errors import InfrastructureError
+    from reagent_env.sandboxes.errors import SandboxError
+
+    try:
+        app()
+    except (gymnasium.error.Error, InfrastructureError, SandboxError, OSError, ValueError) as error:
+        sys.exit(f"reagent: {type(error).__name__}: {error}")

@@ -9,6 +9,7 @@ import functools
 import re
 
 from reagent_env.task_sets.file_qa_phrasings import PHRASINGS
+from reagent_env.task_sets.solving import by_program
 
 
 def expert_program(question: str) -> str | None:
@@ -22,6 +23,10 @@ def expert_program(question: str) -> str | None:
                 )
                 return given + _READING + _SOLVING[kind]
     return None
+
+
+solve = by_program(expert_program, look_first=[("file_reader", {"path": "."})])
+"""The expert: lists the files, then one ``python`` call."""
 
 
 @functools.cache

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from reagent_env.task import Task
 from reagent_env.task_sets.lazy import LazyTaskSet
 from reagent_env.task_sets.phrasing import choose_phrasing, content_split, stable_random
+from reagent_env.task_sets.solving import by_program
 
 SIZES: Mapping[str, int] = {"train": 2400, "validation": 300, "test": 300}
 LEVELS = (1, 2, 3)
@@ -98,17 +99,8 @@ def expert_program(question: str) -> str | None:
     return None
 
 
-def solve(question: str) -> Generator[list[tuple[str, dict[str, Any]]], list[str], str]:
-    """The expert: one ``python`` call, whose last printed line is the answer.
-
-    A generator that yields calls, is sent their results, and returns the final answer.
-    """
-    program = expert_program(question)
-    if program is None:
-        return "unknown"
-    results = yield [("python", {"code": program})]
-    lines = results[0].strip().splitlines()
-    return lines[-1].strip() if lines else "unknown"
+solve = by_program(expert_program)
+"""The expert: one ``python`` call."""
 
 
 @functools.cache
