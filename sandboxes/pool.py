@@ -31,6 +31,7 @@ MEMORY_VARIABLE: Final = "REAGENT_SANDBOX_MEMORY_MB"
 ACQUIRE_TIMEOUT_S: Final = 120.0
 EPISODES_PER_SANDBOX: Final = 200
 _BREAKER_OPENS_AT: Final = 3
+_RESET_EXPECTED_S: Final = 1.0
 _BACKOFF_S: Final = (0.1, 10.0)
 
 
@@ -348,7 +349,12 @@ class SandboxPool:
             # The one used last: its memory is warm, and spares are left to be given up.
             waiter.member = self._idle.pop()
             waiter.ready.set()
-        coming = self._creating + sum(member.returned for member in self._members)
+        now = time.monotonic()
+        coming = self._creating + sum(
+            # One that has been at it for long is stuck: do not count on it.
+            member.returned_at is not None and now - member.returned_at < _RESET_EXPECTED_S
+            for member in self._members
+        )
         missing = len(self._waiters) + max(0, self.min_idle - len(self._idle)) - coming
         # After repeated failures one attempt at a time: a stalled engine is not helped by more.
         at_once = 1 if self._failures >= _BREAKER_OPENS_AT else self._max_creating
@@ -368,7 +374,13 @@ class SandboxPool:
 
     def _await(self, waiter: _Waiter, deadline: float, timeout_s: float) -> _Member:
         try:
-            waiter.ready.wait(max(0.0, deadline - time.monotonic()))
+            while not waiter.ready.wait(
+                max(0.0, min(_RESET_EXPECTED_S, deadline - time.monotonic()))
+            ):
+                if time.monotonic() >= deadline:
+                    break
+                with self._lock:  # what it counted on may be stuck by now
+                    self._pump()
         except BaseException:  # interrupted: whatever it was given goes back
             with self._lock:
                 self._withdraw(waiter)
@@ -379,8 +391,11 @@ class SandboxPool:
             self._withdraw(waiter)
             self._refuse_if_closed()
             self._counters.timeouts += 1
-            lent = len(self._members) - len(self._idle)
+            resetting = sum(member.returned_at is not None for member in self._members)
+            lent = len(self._members) - len(self._idle) - resetting
             reason = f"{lent} of at most {self.max_size} are in use"
+            if resetting:
+                reason += f", {resetting} are being reset"
             if self._last_failure:
                 reason += f"; making one fails ({self._failures}×): {self._last_failure}"
             elif self._creating:
@@ -458,7 +473,7 @@ class SandboxPool:
                 clean = self._make_clean(member)
             finally:
                 with self._lock:
-                    member.returned = False
+                    member.returned_at = None
                     if not self._closing.is_set():
                         if clean:
                             self._counters.reset += 1
@@ -505,13 +520,13 @@ class _Member:
         self.last_episode = max(1, round(episodes * random.uniform(0.9, 1.1)))
         self.unfit = ""
         self.was_lost = False
-        self.returned = False
-        """True from its user's leaving until it is clean again or gone."""
+        self.returned_at: float | None = None
+        """When its user left it; None once it is clean again."""
 
 
 def _give_back(returned: queue.SimpleQueue[_Member | None], member: _Member) -> None:
     # Without the pool's lock: garbage collection may call this in the middle of anything.
-    member.returned = True
+    member.returned_at = time.monotonic()
     returned.put(member)
 
 

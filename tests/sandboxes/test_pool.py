@@ -237,6 +237,19 @@ def test_an_idle_sandbox_is_had_while_another_is_being_reset(
     gate.set()
 
 
+def test_nobody_waits_long_for_a_reset_that_is_stuck(make_pool: MakePool, factory: Factory) -> None:
+    pool = make_pool(2)
+    gate = threading.Event()
+    with pool.acquire():
+        factory.made[0].reset_gate = gate
+    began = time.monotonic()
+    with pool.acquire(timeout_s=8):
+        assert time.monotonic() - began < 4
+        with pytest.raises(SandboxUnavailable, match=r"1 of at most 2 are in use, 1 are being res"):
+            pool.acquire(timeout_s=0.1)
+    gate.set()
+
+
 @pytest.mark.parametrize(("code", "counter"), [("lose", "lost"), ("oom", "recycled")])
 def test_a_sandbox_that_was_lost_or_ran_out_of_memory_is_replaced(
     make_pool: MakePool, factory: Factory, code: str, counter: str
