@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help demo test lint attacks soak bench clean system docker
+.PHONY: help demo test test-vllm lint attacks soak bench clean system docker
 .DEFAULT_GOAL := help
 help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,7 +28,7 @@ demo: $(VENV)/ready system   ## set up, then watch an agent in the best sandbox 
 test: $(VENV)/ready docker   ## set up, lint, type-check, test (both sandboxes)
 	$(BIN)/reagent sandbox build
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n $(JOBS) -m "not attacks and not soak"
+	$(BIN)/python -m pytest -n $(JOBS) -m "not attacks and not soak and not vllm"
 
 lint: $(VENV)/ready
 	scripts/link-typing
@@ -38,6 +38,10 @@ lint: $(VENV)/ready
 
 attacks: $(VENV)/ready docker   ## every attack x 20 on each sandbox, and its twin without the guard
 	$(BIN)/python -m pytest tests/attacks -m "attacks or not attacks" --attack-times 20
+
+test-vllm: $(VENV)/ready docker   ## a real vLLM server plays an environment (first time: 5 minutes, 3 GB)
+	PYTHON=$(PYTHON) scripts/make-vllm-venv .venv-vllm
+	$(BIN)/python -m pytest tests/served -m vllm --timeout 1500
 
 soak: $(VENV)/ready docker   ## 2,000 episodes; files, processes, memory stay flat
 	$(BIN)/python -m pytest tests/soak -m soak
