@@ -6,10 +6,11 @@ made-up names, related to each other; one article a thing. Own generator; no cod
 
 from __future__ import annotations
 
+import bisect
 import datetime
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from reagent_env.task_sets.phrasing import stable_random
 from reagent_env.task_sets.worlds_facts import World
@@ -134,46 +135,58 @@ class _Maker:
         born = {title: self._date(1700, 1960) for title in people}
         self.born = {title: int(day[:4]) for title, day in born.items()}
         by_age = sorted(people, key=lambda title: (born[title], title))
-        teachers = sorted(rng.sample(people, max(2, len(people) // 5)), key=by_age.index)
+        teachers = sorted(
+            rng.sample(people, max(2, len(people) // 5)), key=lambda title: (born[title], title)
+        )
         taught = dict.fromkeys(teachers, 0)
         for title in people:
-            facts = self.facts[title]
-            year = self.born[title]
+            facts, year = self.facts[title], self.born[title]
             facts["person.born"] = born[title]
             if rng.random() < 0.6:
                 facts["person.died"] = self._date(year + 45, year + 90)
-            mothers = [m for m in by_age if 18 <= year - self.born[m] <= 42 and is_woman(m)]
-            if mothers and rng.random() < 0.6:
-                facts["person.mother"] = rng.choice(mothers)
-            fit = [
-                t
-                for t in teachers
-                if 10 <= year - self.born[t] <= 50
-                and taught[t] < _LONGEST_LIST
-                and t != facts.get("person.mother")
-            ]
-            if fit and rng.random() < 0.75:
-                teacher = rng.choice(fit)
+            mother = self._of_age(by_age, year - 42, year - 18, is_woman)
+            if mother and rng.random() < 0.6:
+                facts["person.mother"] = mother
+            teacher = self._of_age(
+                teachers,
+                year - 50,
+                year - 10,
+                functools.partial(_may_teach, taught, mother),
+            )
+            if teacher and rng.random() < 0.75:
                 taught[teacher] += 1
                 facts["person.teacher"] = teacher
         for title in by_age:
-            facts = self.facts[title]
-            if "person.spouse" in facts or rng.random() < 0.4:
+            if "person.spouse" in self.facts[title] or rng.random() < 0.4:
                 continue
-            mother = facts.get("person.mother")
-            near = [
-                other
-                for other in by_age
-                if abs(self.born[other] - self.born[title]) <= 8
-                and is_woman(other) != is_woman(title)
-                and "person.spouse" not in self.facts[other]
-                and other != mother
-                and self.facts[other].get("person.mother") not in (title, mother)
-            ]
-            if near:
-                spouse = rng.choice(near)
-                facts["person.spouse"] = spouse
+            year = self.born[title]
+            spouse = self._of_age(
+                by_age, year - 8, year + 8, functools.partial(self._may_marry, title)
+            )
+            if spouse:
+                self.facts[title]["person.spouse"] = spouse
                 self.facts[spouse]["person.spouse"] = title
+
+    def _may_marry(self, title: str, other: str) -> bool:
+        mothers = (self.facts[title].get("person.mother"), self.facts[other].get("person.mother"))
+        return (
+            is_woman(title) != is_woman(other)
+            and "person.spouse" not in self.facts[other]
+            and other != mothers[0]
+            and title != mothers[1]
+            and (mothers[0] is None or mothers[0] != mothers[1])
+        )
+
+    def _of_age(
+        self, by_age: Sequence[str], first: int, last: int, fits: Callable[[str], bool]
+    ) -> str | None:
+        """Someone born in these years who fits; None if a dozen tries find nobody."""
+        low = bisect.bisect_left(by_age, first, key=self.born.__getitem__)
+        high = bisect.bisect_right(by_age, last, key=self.born.__getitem__)
+        if low == high:
+            return None
+        tries = (by_age[self.rng.randrange(low, high)] for _ in range(12))
+        return next((title for title in tries if fits(title)), None)
 
     def _places(self) -> None:
         rng, of = self.rng, self.of
@@ -281,3 +294,7 @@ class _Maker:
         start = datetime.date(first_year, 1, 1).toordinal()
         end = datetime.date(last_year, 12, 28).toordinal()
         return datetime.date.fromordinal(self.rng.randint(start, end)).isoformat()
+
+
+def _may_teach(taught: Mapping[str, int], mother: str | None, teacher: str) -> bool:
+    return taught[teacher] < _LONGEST_LIST and teacher != mother

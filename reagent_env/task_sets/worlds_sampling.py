@@ -1,7 +1,7 @@
 """Draws questions about a world and makes tasks of them: any number, shape and depth.
 
-A task's split is that of the first name in its question, so that what training asks about a thing
-is never asked about the same thing in a test.
+A task's split is that of the thing that its question starts from (of two, the first by name), so
+that no question about it is put in another split.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Sampler:
         self.world = world
         self.schema = world.schema
         self.rng = rng
+        self.split = split
         self.anchors = anchors_of(world)[split]
         self._kinds = [kind for kind, titles in self.anchors.items() if titles]
 
@@ -81,6 +82,9 @@ class Sampler:
         draw: Callable[[int], Query | None] = getattr(self, f"_{shape}")
         query = draw(hops)
         if query is None or query.hops != hops:
+            return None
+        # A question about two things may be drawn from either end: the first by name decides.
+        if content_split(min(query.anchors)) != self.split:
             return None
         try:
             value, evidence = answer(self.world, query)
