@@ -182,7 +182,8 @@ class _Maker:
             "supporting_titles": list(dict.fromkeys(title for title, _, _ in draft.evidence)),
         }
         if kind.decimals:
-            metadata["grader_options"] = {"abs_tol": 1.01 * 10**-kind.decimals}
+            # One unit of the last digit asked for, since rounding may be done at another place.
+            metadata["grader_options"] = {"abs_tol": 1.01 * 10**-kind.decimals, "rel_tol": 0.0}
         return Task(question, gold, "number", draft.files, metadata)
 
     def _quantities(self, kind: Sum, level: int, held_out: bool) -> _Draft | None:

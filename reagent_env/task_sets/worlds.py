@@ -241,7 +241,7 @@ class _Maker:
             year = self.born[str(facts["company.founder"])]
             facts["company.founded"] = self._date(year + 20, year + 44)
             facts["company.employees"] = self._number(12, 90_000)
-            facts["company.revenue"] = self._number(300, 9_000_000)
+            facts["company.revenue"] = self._number(300_000, 900_000_000)
         publishers = [c for c in of["company"] if c.rpartition(" ")[2] in PUBLISHING]
         self._relate("work.author", of["work"], self._some("person", len(of["work"]) // 3))
         self._relate("work.publisher", of["work"], publishers or of["company"])

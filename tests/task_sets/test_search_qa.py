@@ -93,6 +93,19 @@ def asked(question):
     return re.sub(r'"[^"]+"|\b[A-Z]\w+\b', "_", question)
 
 
+def test_the_grader_takes_the_answer_in_its_usual_forms_and_nothing_near_it():
+    for task in search_qa("test"):
+        if isinstance(task.answer, list):
+            assert [grade(task, form) for form in task.answer] == [1, 1, 1]
+        elif task.grader == "number":
+            units = task.metadata.get("grader_options", {}).get("unit", [])
+            forms = [f"{task.answer}", *(f"{task.answer:,} {unit}" for unit in units[:1])]
+            assert {grade(task, form) for form in forms} == {1}, (task.question, forms)
+            assert grade(task, str(task.answer + 1)) == 0
+        else:
+            assert grade(task, f"{task.answer}.") == 1
+
+
 def test_guessing_does_not_pay():
     train, test = search_qa("train"), search_qa("test")
 

@@ -147,6 +147,12 @@ def test_guessing_does_not_pay():
     assert max(always, kinds, written) <= 0.02
 
 
+def test_the_grader_takes_the_answer_and_nothing_near_it():
+    for task in tool_mix("test"):
+        assert grade(task, str(task.answer)) == 1
+        assert grade(task, str(task.answer + (1 if isinstance(task.answer, int) else 0.05))) == 0
+
+
 def test_held_out_wordings_stand_in_the_test_split_alone():
     assert all(len(s.frames) >= 4 for s in SUMS)
     assert {t.metadata["phrasing"] for t in tool_mix("train")} == {0, 1, 2, 3}
