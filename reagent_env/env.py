@@ -18,6 +18,7 @@ from gymnasium.error import ResetNeeded
 from reagent_env.answers import final_answer
 from reagent_env.errors import INFRASTRUCTURE_ERRORS
 from reagent_env.graders import grade
+from reagent_env.judgement import Judgement
 from reagent_env.sandboxes.contract import Limits, Sandbox
 from reagent_env.sandboxes.errors import SandboxLost
 from reagent_env.spaces import AnyText
@@ -31,7 +32,7 @@ from reagent_env.tools import get_tool
 from reagent_env.trajectory import Attempt, StopReason, ToolCall, ToolResult, Trajectory, Turn
 
 if TYPE_CHECKING:
-    from reagent_env.sandboxes.pool import SandboxPool
+    from reagent_env.sandboxes.pool import Lease, SandboxPool
 
 Tasks = str | os.PathLike[str] | Sequence[Task] | Iterable[Task]
 
@@ -87,7 +88,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             max_turns: Turns after which the episode is truncated with outcome 0.
             max_calls_per_turn: Calls beyond this many in one turn are refused.
             max_observation_chars: Bound on an observation's tool results, kept head and tail.
-            max_seconds: Wall time of an episode, the policy's own time included.
+            max_seconds: Wall time of an attempt, the policy's own time included.
             tool_format: ``hermes``, ``compact``, ``react``, ``openai``, or a ``ToolFormat``.
             system_prompt: Replaces the format's own instructions.
             sandbox_limits: What each sandbox may use.
@@ -126,6 +127,8 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             if system_prompt is None
             else system_prompt
         )
+        self.max_attempts = 1
+        """Attempts after which an episode's sandbox is given back; refining wrappers raise it."""
         self._pool = self._find_pool(sandbox, sandbox_limits, tuple(sandbox_requires))
         self._episode: _Episode | None = None
         self._closed = False
@@ -171,7 +174,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             TypeError: ``action`` is not a string.
         """
         episode = self._episode
-        if episode is None or episode.stop_reason is not None:
+        if episode is None or episode.attempt.stop_reason is not None:
             raise ResetNeeded("The episode is over or never began; call reset() before step().")
         if not isinstance(action, str):
             raise TypeError(f"An action is one completion, a str; got {type(action).__name__}.")
@@ -183,13 +186,48 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         except INFRASTRUCTURE_ERRORS as error:
             return self._fail(episode, action, parsed.calls, error)
 
+    def begin_attempt(self, feedback: str) -> None:
+        """Start a further attempt at the same task; ``feedback`` is what the policy read of the last.
+
+        For wrappers that refine (:class:`~reagent_env.wrappers.CritiqueRefine`): turns and time
+        are counted anew, the sandbox keeps its state.
+
+        Raises:
+            ResetNeeded: no attempt has ended, or infrastructure ended it.
+        """
+        episode = self._episode
+        if episode is None or episode.attempt.stop_reason in (
+            None,
+            StopReason.INFRASTRUCTURE_FAILURE,
+        ):
+            raise ResetNeeded("A further attempt begins after one that the policy ended.")
+        episode.attempts.append(_Attempt(feedback))
+
+    def judgement_by(self, judge: object) -> Judgement | None:
+        """What ``judge`` said of the current attempt as it stands, if it was asked already."""
+        episode = self._running_or_ended()
+        key = (id(judge), len(episode.attempts), len(episode.attempt.turns))
+        kept = episode.judgements.get(key)
+        return None if kept is None else kept[1]
+
+    def keep_judgement(self, judge: object, judgement: Judgement) -> None:
+        """Keep what ``judge`` said of the current attempt, for other wrappers and for the record."""
+        episode = self._running_or_ended()
+        key = (id(judge), len(episode.attempts), len(episode.attempt.turns))
+        episode.judgements[key] = (judge, judgement)  # the judge too: its id stays its own
+        if episode.attempt.stop_reason is not None:
+            episode.attempt.judgement = judgement
+
     def render(self) -> str | None:
         """The episode so far as text, in ``ansi`` mode."""
         if self.render_mode is None or self._episode is None:
             return None
         parts = [self._episode.prompt]
-        for turn in self._episode.turns:
-            parts += [f"\n>>> {turn.completion}", turn.observation]
+        for attempt in self._episode.attempts:
+            if attempt.feedback is not None:
+                parts.append(attempt.feedback)
+            for turn in attempt.turns:
+                parts += [f"\n>>> {turn.completion}", turn.observation]
         return "\n".join(parts)
 
     def close(self) -> None:
@@ -204,20 +242,12 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         Raises:
             ResetNeeded: no episode has begun.
         """
-        episode = self._episode
-        if episode is None:
-            raise ResetNeeded("No episode has begun; call reset() first.")
-        attempt = Attempt(
-            turns=tuple(episode.turns),
-            final_answer=episode.final_answer,
-            outcome=episode.outcome,
-            stop_reason=episode.stop_reason,
-        )
+        episode = self._running_or_ended()
         return Trajectory(
             task=episode.task,
             prompt=episode.prompt,
             tools=tuple(tool.schema for tool in self.tools.values()),
-            attempts=(attempt,),
+            attempts=tuple(attempt.record() for attempt in episode.attempts),
             env_id=None if self.spec is None else self.spec.id,
             tool_format=self.tool_format.name,
             seed=episode.seed,
@@ -241,17 +271,18 @@ class ToolUseEnv(gymnasium.Env[str, str]):
     def _act(
         self, episode: _Episode, action: str, calls: tuple[ToolCall, ...]
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        seconds_left = episode.began + self.max_seconds - time.monotonic()
+        attempt = episode.attempt
+        seconds_left = attempt.began + self.max_seconds - time.monotonic()
         results: list[ToolResult] = []
         if seconds_left > 0:
             start = time.monotonic()
             results = self._cap(self._run(episode, calls, seconds_left))
             episode.tool_seconds += time.monotonic() - start
         observation = self.tool_format.render_results(results)
-        episode.turns.append(Turn(action, calls, tuple(results), observation))
-        if time.monotonic() - episode.began >= self.max_seconds:
+        attempt.turns.append(Turn(action, calls, tuple(results), observation))
+        if time.monotonic() - attempt.began >= self.max_seconds:
             return self._end(episode, StopReason.WALL_TIME, 0.0, observation)
-        if len(episode.turns) >= self.max_turns:
+        if len(attempt.turns) >= self.max_turns:
             return self._end(episode, StopReason.MAX_TURNS, 0.0, observation)
         return observation, 0.0, False, False, self._info(episode)
 
@@ -283,39 +314,42 @@ class ToolUseEnv(gymnasium.Env[str, str]):
     def _answer(
         self, episode: _Episode, action: str, text: str
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        if time.monotonic() - episode.began >= self.max_seconds:
-            episode.turns.append(Turn(action))
+        attempt = episode.attempt
+        if time.monotonic() - attempt.began >= self.max_seconds:
+            attempt.turns.append(Turn(action))
             return self._end(episode, StopReason.WALL_TIME, 0.0, "")
-        episode.final_answer = final_answer(text, self.tool_format.answer_style)
-        outcome = grade(episode.task, episode.final_answer)
-        episode.turns.append(Turn(action, reward=outcome))
+        attempt.final_answer = final_answer(text, self.tool_format.answer_style)
+        outcome = grade(episode.task, attempt.final_answer)
+        attempt.turns.append(Turn(action, reward=outcome))
         return self._end(episode, StopReason.ANSWERED, outcome, "")
 
     def _fail(
         self, episode: _Episode, action: str, calls: tuple[ToolCall, ...], error: Exception
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
         episode.infrastructure_error = f"{type(error).__name__}: {error}"
-        episode.turns.append(Turn(action, calls, reward=float("nan")))
+        episode.attempt.turns.append(Turn(action, calls, reward=float("nan")))
         return self._end(episode, StopReason.INFRASTRUCTURE_FAILURE, None, "")
 
     def _end(
         self, episode: _Episode, reason: StopReason, outcome: float | None, observation: str
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        episode.stop_reason = reason
-        episode.outcome = outcome
+        episode.attempt.stop_reason = reason
+        episode.attempt.outcome = outcome
         episode.ended = time.monotonic()
-        self._release()
+        if outcome is None or len(episode.attempts) >= self.max_attempts:
+            self._release()
         terminated = reason is StopReason.ANSWERED
         reward = float("nan") if outcome is None else outcome
         return observation, reward, terminated, not terminated, self._info(episode)
 
     def _info(self, episode: _Episode) -> dict[str, Any]:
-        turn = episode.turns[-1]
+        attempt = episode.attempt
+        turn = attempt.turns[-1]
         info: dict[str, Any] = {
             "task_id": episode.task.id,
-            "turn": len(episode.turns),
-            "attempt": 1,
-            "stop_reason": None if episode.stop_reason is None else str(episode.stop_reason),
+            "turn": len(attempt.turns),
+            "attempt": len(episode.attempts),
+            "stop_reason": None if attempt.stop_reason is None else str(attempt.stop_reason),
             "tool_calls": [
                 {"name": call.name, "arguments": dict(call.arguments), "malformed": call.malformed}
                 for call in turn.calls
@@ -325,10 +359,10 @@ class ToolUseEnv(gymnasium.Env[str, str]):
                 for r in turn.results
             ],
         }
-        if episode.stop_reason is not None:
-            info["final_answer"] = episode.final_answer
-            if episode.outcome is not None:
-                info["reward/outcome"] = episode.outcome
+        if attempt.stop_reason is not None:
+            info["final_answer"] = attempt.final_answer
+            if attempt.outcome is not None:
+                info["reward/outcome"] = attempt.outcome
             if episode.infrastructure_error is not None:
                 info["infrastructure_error"] = episode.infrastructure_error
         return info
@@ -393,13 +427,42 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             assert self._pool is not None
             episode.lease = self._pool.acquire()
             if episode.task.files:
-                episode.lease.sandbox.write_files(episode.task.files)
-        return episode.lease.sandbox
+                episode.lease.write_files(episode.task.files)
+        return episode.lease
+
+    def _running_or_ended(self) -> _Episode:
+        if self._episode is None:
+            raise ResetNeeded("No episode has begun; call reset() first.")
+        return self._episode
 
     def _release(self) -> None:
         if self._episode is not None and self._episode.lease is not None:
             lease, self._episode.lease = self._episode.lease, None
             lease.release()
+
+
+class _Attempt:
+    """What changes while an attempt runs."""
+
+    def __init__(self, feedback: str | None = None) -> None:
+        self.feedback = feedback
+        self.began = time.monotonic()
+        self.turns: list[Turn] = []
+        self.final_answer: str | None = None
+        self.outcome: float | None = None
+        self.stop_reason: StopReason | None = None
+        self.judgement: Judgement | None = None
+
+    def record(self) -> Attempt:
+        """The attempt as it stands."""
+        return Attempt(
+            turns=tuple(self.turns),
+            final_answer=self.final_answer,
+            outcome=self.outcome,
+            stop_reason=self.stop_reason,
+            judgement=self.judgement,
+            feedback=self.feedback,
+        )
 
 
 class _Episode:
@@ -410,14 +473,17 @@ class _Episode:
         self.prompt = prompt
         self.seed = seed
         self.began = time.monotonic()
-        self.turns: list[Turn] = []
-        self.lease: Any = None
-        self.final_answer: str | None = None
-        self.outcome: float | None = None
-        self.stop_reason: StopReason | None = None
+        self.ended: float | None = None
+        self.attempts = [_Attempt()]
+        self.judgements: dict[tuple[int, int, int], tuple[object, Judgement]] = {}
+        self.lease: Lease | None = None
         self.infrastructure_error: str | None = None
         self.tool_seconds = 0.0
-        self.ended: float | None = None
+
+    @property
+    def attempt(self) -> _Attempt:
+        """The attempt that runs, or ended last."""
+        return self.attempts[-1]
 
 
 def shorten(text: str, limit: int) -> str:

@@ -72,7 +72,7 @@ def load_task_set(
         from reagent_env.task_sets.jsonl import read_jsonl
 
         return read_jsonl(Path(name_or_path), split=split, **options)
-    return _maker(name_or_path)(split=split, **options)
+    return _maker(os.fspath(name_or_path))(split=split, **options)
 
 
 def is_path(name_or_path: str | os.PathLike[str]) -> bool:
