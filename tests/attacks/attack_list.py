@@ -297,9 +297,12 @@ TIME = (
         KILLED,
         timeout_s=0.4,
     ),
-    Attack("catching every interrupt",
+    Attack(
+        "catching every interrupt",
         "import time\nwhile True:\n    try: time.sleep(60)\n    except BaseException: pass",
-        outcomes=KILLED, timeout_s=0.4),  # fmt: skip
+        outcomes=KILLED,
+        timeout_s=0.4,
+    ),  # fmt: skip
     Attack("a loop within C", "sum(range(10**12))", outcomes=KILLED, timeout_s=0.4),
     Attack(
         "stopping itself",
@@ -398,9 +401,13 @@ DECEIT = (
         "for n in $(seq 1 64); do kill -$n 1; done; true",
         "shell",
     ),
-    Attack("kill -1 of python", "import os; os.fork(); os.kill(-1, 9)",
-           outcomes=outcomes("ok", "error", "session_died"), then="6 * 7",
-           then_value="42"),  # fmt: skip
+    Attack(
+        "kill -1 of python",
+        "import os; os.fork(); os.kill(-1, 9)",
+        outcomes=outcomes("ok", "error", "session_died"),
+        then="6 * 7",
+        then_value="42",
+    ),  # fmt: skip
     Attack("kill -1 of the shell", "kill -9 -1", "shell", outcomes("session_died")),
     Attack("its own death", "import os; os._exit(0)", outcomes=outcomes("session_died")),
     Attack(
@@ -609,8 +616,11 @@ ESCAPE = (
         output="0\n",
         timeout_s=20,
     ),
-    Attack("becoming root", "import os\ntry: os.setuid(0)\nexcept OSError: pass\nos.getuid() == 0",
-           value="False"),  # fmt: skip
+    Attack(
+        "becoming root",
+        "import os\ntry: os.setuid(0)\nexcept OSError: pass\nos.getuid() == 0",
+        value="False",
+    ),  # fmt: skip
     Attack(
         "a device of its own",
         "import os, stat\ndef made(place):\n"
@@ -618,8 +628,12 @@ ESCAPE = (
         "    except OSError: return False\n    return True\n[made('/work/d'), made('/tmp/d')]",
         value="[False, False]",
     ),
-    Attack("io_uring", f"call({number('io_uring_setup')}, 1, bytes(120))", prepare=LIBC,
-           value="'EPERM'"),  # fmt: skip
+    Attack(
+        "io_uring",
+        f"call({number('io_uring_setup')}, 1, bytes(120))",
+        prepare=LIBC,
+        value="'EPERM'",
+    ),  # fmt: skip
     Attack("keyrings", f"call({number('keyctl')}, 0, -3, 1)", prepare=LIBC, value="'EPERM'"),
     Attack("bpf", f"call({number('bpf')}, 0, bytes(128), 128)", prepare=LIBC, value="'EPERM'"),
     Attack(

@@ -160,7 +160,13 @@ LEAVE = textwrap.dedent(
         attempt(os.mkdir, f"{top}/left")
         attempt(lambda: open(f"{top}/left-file", "w").write("left"))
         attempt(os.setxattr, top, "user.left", b"left")
+        # An access list that new files would inherit: user rwx, group none, others none.
+        acl = b"\2\0\0\0" + b"".join(
+            tag + perm + b"\xff\xff\xff\xff"
+            for tag, perm in ((b"\1\0", b"\7\0"), (b"\4\0", b"\0\0"), (b"\x20\0", b"\0\0")))
+        attempt(os.setxattr, top, "system.posix_acl_default", acl)
         attempt(os.chmod, top, 0o711)
+        attempt(os.utime, top, (12345, 12345))
     for top in ("/work", "/tmp", "/dev/shm"):
         os.chdir(top)
         for name in (b"new\nline", b"-rf", b"--", b"\xff\xfe", b" ", b"*", b"...", b"\x1b[2J", b"$(id)"):
@@ -215,6 +221,7 @@ LOOK = textwrap.dedent(
     left += [oct(mask)] if (mask := os.umask(0o022)) != 0o022 else []
     left += ["threads"] * (threading.active_count() > 1)
     left += [oct(os.stat(top).st_mode) for top in ("/work", "/tmp") if os.stat(top).st_mode & 0o77]
+    left += [f"{top}: times" for top in ("/work", "/tmp", "/dev/shm") if os.stat(top).st_mtime == 12345]
     left
     """
 )
