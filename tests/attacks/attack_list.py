@@ -302,7 +302,7 @@ TIME = (
         "import time\nwhile True:\n    try: time.sleep(60)\n    except BaseException: pass",
         outcomes=KILLED,
         timeout_s=0.4,
-    ),  # fmt: skip
+    ),
     Attack("a loop within C", "sum(range(10**12))", outcomes=KILLED, timeout_s=0.4),
     Attack(
         "stopping itself",
@@ -407,7 +407,7 @@ DECEIT = (
         outcomes=outcomes("ok", "error", "session_died"),
         then="6 * 7",
         then_value="42",
-    ),  # fmt: skip
+    ),
     Attack("kill -1 of the shell", "kill -9 -1", "shell", outcomes("session_died")),
     Attack("its own death", "import os; os._exit(0)", outcomes=outcomes("session_died")),
     Attack(
@@ -620,7 +620,7 @@ ESCAPE = (
         "becoming root",
         "import os\ntry: os.setuid(0)\nexcept OSError: pass\nos.getuid() == 0",
         value="False",
-    ),  # fmt: skip
+    ),
     Attack(
         "a device of its own",
         "import os, stat\ndef made(place):\n"
@@ -633,7 +633,7 @@ ESCAPE = (
         f"call({number('io_uring_setup')}, 1, bytes(120))",
         prepare=LIBC,
         value="'EPERM'",
-    ),  # fmt: skip
+    ),
     Attack("keyrings", f"call({number('keyctl')}, 0, -3, 1)", prepare=LIBC, value="'EPERM'"),
     Attack("bpf", f"call({number('bpf')}, 0, bytes(128), 128)", prepare=LIBC, value="'EPERM'"),
     Attack(

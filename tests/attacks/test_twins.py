@@ -40,7 +40,7 @@ from outer_cap import edit_bubblewrap, edit_container, edit_zygote, outer_cap
 
 from reagent_env.sandboxes import embedded, zygote_sandbox
 from reagent_env.sandboxes.conformance import SEND_FORGED
-from reagent_env.sandboxes.contract import Limits, Sandbox
+from reagent_env.sandboxes.contract import Sandbox
 from reagent_env.sandboxes.docker import DockerSandbox
 from reagent_env.sandboxes.engine import connect
 
@@ -137,9 +137,13 @@ def leak_through(patch: pytest.MonkeyPatch) -> None:
 def dump_core(patch: pytest.MonkeyPatch) -> None:
     edit_container(patch, lambda body: body["HostConfig"].pop("Ulimits"))
     edit_zygote(
-        patch, "session", ("resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
-                           "resource.setrlimit(resource.RLIMIT_CORE, (-1, -1))"),
-    )  # fmt: skip
+        patch,
+        "session",
+        (
+            "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+            "resource.setrlimit(resource.RLIMIT_CORE, (-1, -1))",
+        ),
+    )
 
 
 def leave_core(patch: pytest.MonkeyPatch) -> None:
