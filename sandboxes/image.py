@@ -10,6 +10,7 @@ Example::
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import fcntl
 import hashlib
@@ -92,8 +93,8 @@ def image_tag() -> str:
     return f"{REPOSITORY}:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
-def has_image() -> bool:
-    """Return whether the engine holds the image already.
+def has_image(tag: str | None = None) -> bool:
+    """Return whether the engine holds the image (``tag``, this version's by default) already.
 
     Raises:
         SandboxUnavailable: No engine answers.
@@ -104,7 +105,7 @@ def has_image() -> bool:
         import docker.errors
 
         try:
-            client.inspect_image(image_tag())
+            client.inspect_image(tag or image_tag())
         except docker.errors.ImageNotFound:
             return False
         return True
@@ -232,14 +233,16 @@ def _build_from_registry(tag: str, tell: Progress) -> bool:
             decode=True,
             timeout=int(_BUILD_TIMEOUT_S),
         )
+        said: collections.deque[str] = collections.deque(maxlen=4)
         for line in lines:
             if "error" in line:
-                raise SandboxUnavailable(f"docker build failed: {line['error']}")
+                raise SandboxUnavailable(f"docker build failed: {' | '.join(said)[-600:]}")
+            said.append(line.get("stream", "").strip())
             if line.get("stream", "").startswith("Step "):
-                tell(line["stream"].strip())
+                tell(line["stream"].strip()[:100])
             if time.monotonic() > deadline:
                 raise SandboxUnavailable(f"docker build took over {_BUILD_TIMEOUT_S:.0f} s")
-    if not has_image():
+    if not has_image(tag):
         raise SandboxUnavailable("docker build ended without an image")
     return True
 
