@@ -82,14 +82,19 @@ class ChatAgent(Agent):
                 max_tokens=self.sampling.max_tokens,
             )
         except openai.BadRequestError as error:
-            if "context length" in str(error) or "context_length" in str(error):
+            if _too_long(error):
                 raise ContextOverflow(str(error)) from error
             raise PolicyUnavailable(f"{self.name} refused the request: {error}") from error
         except openai.OpenAIError as error:
             raise PolicyUnavailable(f"{self.name} did not answer: {error}") from error
-        if not reply.choices:
-            raise PolicyUnavailable(f"{self.name} answered without a choice.")
-        completion = reply.choices[0].message.content or ""
+        except ValueError as error:  # status 200 and a body that is no JSON
+            raise PolicyUnavailable(f"{self.name} answered nonsense: {error}") from error
+        completion = _content(reply)
+        if completion is None:
+            raise PolicyUnavailable(
+                f"{self.name} answered with status 200, but not with a chat completion: "
+                f"{str(reply)[:200]!r}. Does the URL end in /v1?"
+            )
         self._messages.append({"role": "assistant", "content": completion})
         return completion
 
@@ -102,6 +107,23 @@ def chat_client(base_url: str, timeout_s: float = 120.0) -> openai.OpenAI:
         timeout=timeout_s,
         max_retries=4,
     )
+
+
+def _too_long(error: openai.BadRequestError) -> bool:
+    """Whether the conversation outgrew the model: vLLM and llama.cpp say so in words, OpenAI by code."""
+    said = f"{error} {error.code} {error.body}".lower()
+    return any(words in said for words in ("context length", "context_length", "context size"))
+
+
+def _content(reply: Any) -> str | None:
+    """The completion's text; None if this is no chat completion. The client checks no reply's shape."""
+    try:
+        content = reply.choices[0].message.content
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return None
+    if content is None:
+        return ""
+    return content if isinstance(content, str) else None
 
 
 def _sendable(message: Mapping[str, str]) -> Any:
