@@ -9,7 +9,7 @@ from gymnasium.envs.registration import register, registry
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "reagent/SearchQA-v0": {
         "summary": "Multi-hop questions over a corpus of documents.",
-        "kwargs": {"tasks": "search_qa", "tools": ("search", "browse"), "max_turns": 12},
+        "kwargs": {"tasks": "search_qa", "tools": ("search", "browse"), "max_turns": 16},
     },
     "reagent/PythonMath-v0": {
         "summary": "Mathematics with a Python sandbox.",
@@ -29,7 +29,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
             "tasks": "tool_mix",
             "tools": ("search", "browse", "file_reader", "python"),
             "sandbox": "auto",
-            "max_turns": 12,
+            "max_turns": 16,
         },
     },
 }
