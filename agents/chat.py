@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import openai
@@ -27,6 +27,8 @@ class Sampling:
     """Nucleus mass."""
     max_tokens: int = 1024
     """Tokens a turn."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the request, of which servers have their own, e.g. ``{"top_k": 40}``."""
 
 
 class ContextOverflow(Exception):
@@ -80,6 +82,7 @@ class ChatAgent(Agent):
                 temperature=self.sampling.temperature,
                 top_p=self.sampling.top_p,
                 max_tokens=self.sampling.max_tokens,
+                extra_body=dict(self.sampling.extra) or None,
             )
         except openai.BadRequestError as error:
             if _too_long(error):

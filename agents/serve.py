@@ -32,7 +32,7 @@ SECONDS_TO_END = 20.0
 _LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """No proxy stands between this process and its own child."""
 
-_WATCH = 'read -r _; kill -TERM -- "-$1"; sleep 5; kill -KILL -- "-$1"'
+_WATCH = 'read -r _; kill -s TERM -- "-$1"; sleep 5; kill -s KILL -- "-$1"'
 """Ends the server where this process was killed and could not: its end of the pipe closes."""
 
 
