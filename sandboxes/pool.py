@@ -171,6 +171,7 @@ class SandboxPool:
             (``REAGENT_SANDBOX_MEMORY_MB`` overrides that memory).
         limits: What one sandbox may use; only its memory matters here.
         capabilities: What its sandboxes enforce, where that is known before one is made.
+        backend: Their kind, likewise.
         episodes_per_sandbox: Uses after which a sandbox is replaced.
         min_idle: Clean sandboxes to keep ready in the background.
         before_first: Called once, when the first sandbox is about to be made.
@@ -183,6 +184,7 @@ class SandboxPool:
         max_size: int | None = None,
         limits: Limits | None = None,
         capabilities: Capabilities | None = None,
+        backend: str | None = None,
         episodes_per_sandbox: int = EPISODES_PER_SANDBOX,
         min_idle: int = 0,
         before_first: Callable[[], None] | None = None,
@@ -196,6 +198,7 @@ class SandboxPool:
         self.min_idle = min_idle
         self._create = create
         self._capabilities = capabilities
+        self._backend = backend
         self._episodes_per_sandbox = episodes_per_sandbox
         self._before_first = before_first
         self._max_creating = 2 * (os.cpu_count() or 1)
@@ -230,8 +233,8 @@ class SandboxPool:
 
     @property
     def backend(self) -> str:
-        """The kind of its sandboxes: ``docker``, ``bubblewrap`` or ``process``."""
-        return self.capabilities.backend
+        """The kind of its sandboxes: ``docker``, ``bubblewrap``, ``process``, else ``custom``."""
+        return self._backend or "custom"
 
     @property
     def counters(self) -> PoolCounters:

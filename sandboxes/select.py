@@ -26,6 +26,9 @@ KINDS: Final = ("auto", "docker", "embedded", "process")
 ``embedded``: namespaces without an engine (Linux). ``process``: a process of another user, without
 network isolation or a cap on all its memory; never chosen by itself."""
 
+BACKENDS: Final = {"docker": "docker", "embedded": "bubblewrap", "process": "process"}
+"""What each kind is made of; the name in a sandbox's capabilities."""
+
 SandboxFactory = Callable[[], Sandbox]
 
 _lock = threading.Lock()
@@ -175,6 +178,7 @@ def _make_pool(kind: str | SandboxFactory, limits: Limits) -> SandboxPool:
         sandbox_factory(kind, limits),
         limits=limits,
         capabilities=capabilities,
+        backend=BACKENDS[kind],
         before_first=before_first,
     )
 
