@@ -113,7 +113,9 @@ class Capabilities:
         names = {field.name for field in fields(self)} - {"backend"}
         for guard in demanded:
             if guard not in names:
-                raise ValueError(f"Unknown capability {guard!r}; known: {', '.join(sorted(names))}.")
+                raise ValueError(
+                    f"Unknown capability {guard!r}; known: {', '.join(sorted(names))}."
+                )
             if not getattr(self, guard):
                 raise CapabilityMissing(
                     f"The {self.backend} sandbox does not provide {guard!r}, which this task demands. "

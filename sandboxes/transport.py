@@ -12,10 +12,16 @@ class Transport(Protocol):
     """
 
     def send(self, payload: bytes, deadline: float) -> None:
-        """Send all of ``payload``. Raises ``TimeoutError`` past the deadline, ``OSError`` when the far side is gone."""
+        """Send all of ``payload``.
+
+        Raises ``TimeoutError`` past the deadline and ``OSError`` when the far side is gone.
+        """
 
     def receive(self, deadline: float) -> bytes:
-        """Return some bytes (at most 64 KiB), ``b""`` at end of file; ``TimeoutError`` past the deadline."""
+        """Return some bytes (at most 64 KiB), ``b""`` at end of file.
+
+        Raises ``TimeoutError`` past the deadline.
+        """
 
     def kill(self) -> None:
         """End the far side and everything in it now. Idempotent; never blocks for long."""
