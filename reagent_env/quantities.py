@@ -28,7 +28,7 @@ _NUMBER = re.compile(
     re.DOTALL,
 )
 _UNIT = re.compile(
-    r"[^\W\d_][^\W\d_]*\.?(?:[ /·-]?(?:[^\W\d_]+\.?|\([^\W\d_]+\))){0,3}[²³]?|[%$€£°]C?F?"
+    r"[^\W\d_][^\W\d_]*\.?(?:[ /·-]?(?:[^\W\d_]+\.?|\([^\W\d_]+\))){0,3}(?:[²³]|\^?[23])?|[%$€£°]C?F?"
 )
 _NOT_UNITS = frozenset({"or", "and", "to", "through", "versus", "vs", "plus", "minus", "about"})
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}

@@ -371,3 +371,10 @@ def test_every_grader_named_here_is_known():
 def test_the_graders_load_no_symbolic_mathematics_into_this_process():
     code = "import sys, reagent_env.graders; sys.exit('sympy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("written", ["1,234 km2", "1,234 km^2", "1234 km²"])
+def test_a_unit_may_end_in_its_power(written):
+    assert score("number", 1234, written, unit=["km2", "km²", "km^2"]) == 1
+    assert score("number", 1234, written, any_unit=True) == 1
+    assert score("number", 1234, "1234 2", any_unit=True) == 0

@@ -181,9 +181,11 @@ class _Maker:
             "evidence": facts_as_json(draft.evidence),
             "supporting_titles": list(dict.fromkeys(title for title, _, _ in draft.evidence)),
         }
+        options: dict[str, Any] = {"any_unit": True}  # the question names it; "12 days" is right
         if kind.decimals:
             # One unit of the last digit asked for, since rounding may be done at another place.
-            metadata["grader_options"] = {"abs_tol": 1.01 * 10**-kind.decimals, "rel_tol": 0.0}
+            options |= {"abs_tol": 1.01 * 10**-kind.decimals, "rel_tol": 0.0}
+        metadata["grader_options"] = options
         return Task(question, gold, "number", draft.files, metadata)
 
     def _quantities(self, kind: Sum, level: int, held_out: bool) -> _Draft | None:
