@@ -10,11 +10,13 @@ from typing import Any
 
 import openai
 import pytest
+from typer.testing import CliRunner
 
 from reagent_env import tool
 from reagent_env.agents.chat import ChatAgent, ContextOverflow, PolicyUnavailable, Sampling
 from reagent_env.agents.evaluate import evaluate
 from reagent_env.agents.summary import summarise
+from reagent_env.cli import app
 from reagent_env.testing import addition_env, addition_tasks
 from reagent_env.trajectory_file import read_trajectories
 
@@ -317,3 +319,19 @@ def test_the_overflow_tells_what_the_server_said(
     agent.begin(info)
     with pytest.raises(ContextOverflow, match="2049 input tokens"):
         agent.act(observation, info)
+
+
+def test_reagent_eval_fails_when_every_episode_was_masked(
+    serve: Any, reply: Any, tmp_path: Path
+) -> None:
+    server = serve(lambda request, number: reply(400, {"error": {"message": "no field 'top_p'"}}))
+    shown = CliRunner().invoke(
+        app,
+        [
+            *("eval", "reagent/PythonMath-v0", "--agent", f"{server.base_url}#m"),
+            *("--sandbox", "process", "--episodes", "2", "--out", str(tmp_path)),
+        ],
+    )
+    assert shown.exit_code == 1
+    assert "Every episode was masked" in shown.output
+    assert "no field 'top_p'" in (tmp_path / "trajectories.jsonl").read_text()

@@ -10,11 +10,11 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import gymnasium
-import httpx
 import pytest
 
 from reagent_env.agents.chat import ChatAgent, ContextOverflow, Sampling
@@ -154,7 +154,11 @@ def test_each_digit_is_a_token_and_spaces_before_it_stay_together(
 ) -> None:
     root = smollm2_server.base_url.removesuffix("/v1")
     asked = {"model": "smollm2", "prompt": "a  12", "return_token_strs": True}
-    tokens = httpx.post(f"{root}/tokenize", json=asked, trust_env=False).json()["token_strs"]
+    request = urllib.request.Request(
+        f"{root}/tokenize", json.dumps(asked).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+        tokens = json.load(answer)["token_strs"]
     assert tokens == ["a", "ĠĠ", "1", "2"]
 
 
