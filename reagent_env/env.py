@@ -155,12 +155,11 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         task = self._choose(options or {})
         prompt = f"{self.system_prompt}\n\n{task.question}" if self.system_prompt else task.question
         self._episode = _Episode(task, prompt, seed)
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         info = {
             "task_id": task.id,
             "turn": 0,
             "attempt": 1,
-            "messages": [*system, {"role": "user", "content": task.question}],
+            "messages": self.messages(task),
             "tools": [tool.schema for tool in self.tools.values()],
             "sandbox": None if self._pool is None else self._pool.backend,
         }
@@ -186,11 +185,19 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         except INFRASTRUCTURE_ERRORS as error:
             return self._fail(episode, action, parsed.calls, error)
 
-    def begin_attempt(self, feedback: str) -> None:
-        """Start a further attempt at the same task; ``feedback`` is what the policy read of the last.
+    def messages(self, task: Task) -> list[dict[str, str]]:
+        """The prompt for ``task`` as chat messages."""
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        return [*system, {"role": "user", "content": task.question}]
 
-        For wrappers that refine (:class:`~reagent_env.wrappers.CritiqueRefine`): turns and time
-        are counted anew, the sandbox keeps its state.
+    def begin_attempt(self, feedback: str | None) -> None:
+        """Start a further attempt at the same task, for wrappers that refine.
+
+        Turns and time are counted anew.
+
+        Args:
+            feedback: What the policy read of the attempt before, which it goes on from: the
+                sandbox keeps its state. None for an independent attempt, in a fresh sandbox.
 
         Raises:
             ResetNeeded: no attempt has ended, or infrastructure ended it.
@@ -201,6 +208,8 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             StopReason.INFRASTRUCTURE_FAILURE,
         ):
             raise ResetNeeded("A further attempt begins after one that the policy ended.")
+        if feedback is None:
+            self._release()
         episode.attempts.append(_Attempt(feedback))
 
     def judgement_by(self, judge: object) -> Judgement | None:

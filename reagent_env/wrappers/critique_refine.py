@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -24,7 +24,10 @@ _FRAME = (
     "answer."
 )
 
-FEEDBACKS = ("critique", "retry")
+Feedback = Callable[[Trajectory, Judgement], str]
+"""From the record of the attempts so far, and the judgement of the last, to a critique."""
+
+FEEDBACKS = ("critique", "retry", "independent")
 _WORD = re.compile(r"[^\W_]+(?:[.,][0-9]+)*")
 _KEPT = (
     "attempt",
@@ -63,7 +66,7 @@ class CritiqueRefine(JudgingWrapper):
         env: gymnasium.Env[str, str],
         judge: RewardModel,
         attempts: int = 2,
-        feedback: str = "critique",
+        feedback: str | Feedback = "critique",
     ) -> None:
         """Wrap ``env``.
 
@@ -71,8 +74,11 @@ class CritiqueRefine(JudgingWrapper):
             env: A tool-use environment, wrapped or not.
             judge: Any reward model.
             attempts: Attempts an episode, at least 1.
-            feedback: ``critique``, or ``retry``: the control in which every policy reads the same
-                neutral words (the judge is still asked, and its judgement recorded).
+            feedback: ``critique``; or a control: ``retry`` (the same neutral words for every
+                attempt), ``independent`` (a new attempt from the prompt alone, in a fresh sandbox:
+                the observation is the prompt again, ``info["messages"]`` as after ``reset``); or a
+                function from trajectory and judgement to a critique. The judge is asked, and its
+                judgement recorded, in all but ``independent``.
 
         Raises:
             ValueError: an argument or the order of wrappers makes no sense.
@@ -80,7 +86,7 @@ class CritiqueRefine(JudgingWrapper):
         super().__init__(env, judge)
         if attempts < 1:
             raise ValueError(f"attempts must be at least 1, got {attempts!r}.")
-        if feedback not in FEEDBACKS:
+        if not callable(feedback) and feedback not in FEEDBACKS:
             raise ValueError(f"Unknown feedback {feedback!r}; known: {', '.join(FEEDBACKS)}.")
         self.attempts = attempts
         self.feedback = feedback
@@ -103,14 +109,20 @@ class CritiqueRefine(JudgingWrapper):
             and attempt_ended(terminated, truncated, info)
             and info["stop_reason"] is not None  # else a limit around the episode cut it short
         )
-        if goes_on:
+        critique: str | None = None
+        if goes_on and self.feedback != "independent":
             judgement = self.judgement()
             info["judgement"] = shown(judgement)
+            critique = self._critique(judgement, info)
         self._closed.append(_summary(reward, info))
         if not goes_on:
             info["attempts"] = list(self._closed)
             return observation, reward, terminated, truncated, info
-        critique = self._critique(judgement, info)
+        if critique is None:
+            self.inner.begin_attempt(None)
+            trajectory = self.inner.trajectory
+            info["messages"] = self.inner.messages(trajectory.task)
+            return trajectory.prompt, reward, False, False, info
         message = _FRAME.format(critique=critique)
         self.inner.begin_attempt(message)
         if observation:
@@ -118,11 +130,16 @@ class CritiqueRefine(JudgingWrapper):
         return message, reward, False, False, info
 
     def _critique(self, judgement: Judgement, info: dict[str, Any]) -> str:
-        critique = judgement.critique.strip()
-        if self.feedback == "retry" or not critique:
+        if self.feedback == "retry":
             return NEUTRAL
-        info["critique_replaced"] = gives_answer_away(critique, self.inner.trajectory)
-        return NEUTRAL if info["critique_replaced"] else critique
+        trajectory = self.inner.trajectory
+        critique = (
+            self.feedback(trajectory, judgement) if callable(self.feedback) else judgement.critique
+        )
+        if not critique.strip():
+            return NEUTRAL
+        info["critique_replaced"] = gives_answer_away(critique, trajectory)
+        return NEUTRAL if info["critique_replaced"] else critique.strip()
 
 
 def gives_answer_away(critique: str, trajectory: Trajectory) -> bool:

@@ -243,6 +243,34 @@ def test_part_of_a_longer_number_or_word_gives_nothing_away() -> None:
     assert env.step(r"\boxed{8}")[4]["critique_replaced"] is False
 
 
+def test_an_independent_attempt_starts_from_the_prompt_in_a_fresh_sandbox() -> None:
+    judge = ScriptedJudge(scored(0.5))
+    env = CritiqueRefine(
+        ToolUseEnv(addition_tasks(), ["python"], "embedded"), judge, feedback="independent"
+    )
+    prompt, reset_info = env.reset(seed=0)
+    code = '<tool_call>{{"name": "python", "arguments": {{"code": "{}"}}}}</tool_call>'
+    env.step(code.format("x = 1"))
+    observation, _, terminated, _, info = env.step("I do not know.")
+    assert observation == prompt
+    assert info["messages"] == reset_info["messages"]
+    assert not terminated
+    assert "NameError" in env.step(code.format("x"))[0]
+    assert judge.saw == []
+    env.close()
+
+
+def test_the_critique_may_come_from_a_function_of_the_record() -> None:
+    env = CritiqueRefine(
+        base(),
+        ScriptedJudge(scored(0.5)),
+        feedback=lambda trajectory, judgement: f"{len(trajectory.turns)} turns, {judgement.score}",
+    )
+    env.reset(seed=0)
+    env.step(CALL)
+    assert "2 turns, 0.5" in env.step(r"\boxed{8}")[0]
+
+
 def test_an_unscored_judgement_still_gives_a_second_attempt() -> None:
     env = CritiqueRefine(base(), ScriptedJudge(UNSCORED))
     env.reset(seed=0)
