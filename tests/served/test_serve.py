@@ -200,3 +200,13 @@ def test_reagent_serve_prints_the_agent_and_ends_on_interrupt(python: Path) -> N
     assert served.returncode == 0
     assert f"reagent eval reagent/PythonMath-v0 --agent {spec}" in said
     assert ended(child)
+
+
+def test_reagent_serve_without_vllm_is_one_line_of_advice(python: Path) -> None:
+    (python.parent / "config.json").write_text("{}")
+    command = [str(Path(sys.executable).with_name("reagent")), "serve", str(python.parent)]
+    environment = {**os.environ, "REAGENT_VLLM_PYTHON": str(python.with_name("nowhere"))}
+    ended_by = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended_by.returncode == 1
+    assert "scripts/make-vllm-venv" in ended_by.stderr
+    assert "Traceback" not in ended_by.stderr
