@@ -7,6 +7,7 @@ never an import. Policies and judges talk to it as to any OpenAI-compatible serv
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -145,14 +145,14 @@ class VLLMServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._watcher = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH, "sh", str(self._process.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
         try:
+            self._watcher = subprocess.Popen(
+                ["/bin/sh", "-c", _WATCH, "sh", str(self._process.pid)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             self._wait(began)
         except BaseException:
             self._own_log = False  # the log explains the failure: it stays
@@ -316,7 +316,7 @@ def _answers(url: str) -> bool:
     try:
         with _LOCAL.open(url, timeout=5) as reply:
             return bool(reply.status == 200)
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):  # nobody, or somebody who speaks no HTTP
         return False
 
 
@@ -325,5 +325,5 @@ def _get_json(url: str) -> dict[str, Any]:
         with _LOCAL.open(url, timeout=30) as reply:
             answer: dict[str, Any] = json.load(reply)
             return answer
-    except (OSError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise ServerFailed(f"{url} answered nonsense: {error}") from error

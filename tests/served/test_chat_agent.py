@@ -244,6 +244,40 @@ def test_nonsense_with_status_200_masks_the_episode(
     assert (trajectory.outcome, trajectory.stop_reason) == (None, "infrastructure_failure")
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{",
+        b"",
+    ],
+    ids=["not HTTP", "cut off", "nothing"],
+)
+def test_a_broken_connection_masks_the_episode(
+    tmp_path: Path, impatient: Impatient, sent: bytes
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer_once() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(sent)
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        [trajectory] = evaluate(
+            addition_env,
+            lambda: ChatAgent(url, "m", client=impatient(url)),
+            1,
+            out=tmp_path,
+            retries=0,
+        )
+        thread.join()
+    assert (trajectory.outcome, trajectory.stop_reason) == (None, "infrastructure_failure")
+
+
 def test_an_empty_completion_is_a_turn(
     serve: Any, says: Any, tmp_path: Path, impatient: Impatient
 ) -> None:
