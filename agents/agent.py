@@ -22,8 +22,15 @@ class Agent(ABC):
 
     @abstractmethod
     def begin(self, info: Mapping[str, Any]) -> None:
-        """Start an episode; ``info`` is what ``reset()`` returned."""
+        """Start an episode, or an independent attempt; ``info`` is what ``reset()`` returned."""
 
     @abstractmethod
     def act(self, observation: str, info: Mapping[str, Any]) -> str:
-        """The next completion. Raises an infrastructure error when it cannot act (a dead server)."""
+        """The next completion.
+
+        ``info["turn"]`` is 0 where :meth:`begin` has just been called; ``info["attempt_ended"]`` is
+        true where ``observation`` is feedback on an attempt and another one starts.
+
+        Raises:
+            InfrastructureError: it cannot act, through no fault of the policy (a dead server).
+        """

@@ -73,7 +73,7 @@ class ChatAgent(Agent):
             PolicyUnavailable: the server failed, after retries.
             ContextOverflow: the server says the conversation is too long.
         """
-        if info["turn"] > 0:
+        if self._messages[-1]["role"] == "assistant":
             self._messages.append({"role": "user", "content": observation})
         try:
             reply = self.client.chat.completions.create(

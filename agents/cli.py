@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from reagent_env.agents.agent import Agent
+    from reagent_env.agents.refine import Refinement
     from reagent_env.agents.summary import Summary
 
 _EXAMPLES = """
@@ -23,6 +24,8 @@ Examples:
   reagent eval reagent/PythonMath-v0 --agent expert --episodes 200
 
   reagent eval reagent/ToolMix-v0 --agent http://127.0.0.1:8000/v1#my-model --concurrency 16
+
+  reagent eval reagent/SearchQA-v0 --agent http://127.0.0.1:8000/v1#my-model --refine critique
 
 An evaluation cut short goes on with the same command and --out FOLDER.
 """
@@ -42,6 +45,13 @@ def evaluate_command(
     tool_format: Annotated[str, typer.Option(help="hermes | compact | react | openai")] = "hermes",
     temperature: Annotated[float, typer.Option(min=0.0, help="Of a served model.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of a served model, a turn.")] = 1024,
+    refine: Annotated[
+        str | None,
+        typer.Option(help="A second attempt: critique | retry | shuffled | self | independent"),
+    ] = None,
+    judge: Annotated[
+        str, typer.Option(help="Who writes critiques: rubric | noise | URL#model | folder")
+    ] = "rubric",
     out: Annotated[Path | None, typer.Option(help="Folder; an old one is resumed.")] = None,
 ) -> None:
     """Evaluate an agent on an environment; prints success with confidence intervals."""
@@ -49,6 +59,7 @@ def evaluate_command(
     from rich.console import Console
 
     from reagent_env.agents.evaluate import evaluate
+    from reagent_env.agents.refine import compare_attempts
     from reagent_env.agents.summary import summarise
     from reagent_env.cli.progress import progress_bar
 
@@ -61,8 +72,11 @@ def evaluate_command(
         "tool_format": tool_format,
         "temperature": temperature,
         "max_tokens": max_tokens,
+        "refine": refine,
+        "judge": judge if refine not in (None, "self") else None,
     }
     make_agent = agent_maker(agent, env, tool_format, temperature, max_tokens)
+    wrap = _refining(refine, agent if refine == "self" else judge)
     folder = out or new_folder(Path("runs"), "eval")
     folder.mkdir(parents=True, exist_ok=True)
     _check_config(folder / "config.json", config)
@@ -74,7 +88,7 @@ def evaluate_command(
     start = time.monotonic()
     with progress_bar(console, f"{agent}", episodes) as advance:
         trajectories = evaluate(
-            lambda: gymnasium.make(env, disable_env_checker=True, **kwargs),
+            lambda: wrap(gymnasium.make(env, disable_env_checker=True, **kwargs)),
             make_agent,
             episodes,
             out=folder,
@@ -88,8 +102,13 @@ def evaluate_command(
         )
     summary = summarise(trajectories)
     record = {**config, "sandbox": sandbox, **summary.to_json()}
+    refinement = compare_attempts(trajectories) if refine is not None else None
+    if refinement is not None:
+        record["refinement"] = refinement.to_json()
     (folder / "summary.json").write_text(json.dumps(record, indent=2) + "\n")
     print_summary(env, agent, split, summary)
+    if refinement is not None:
+        print_refinement(str(refine), refinement)
     console.print(f"{time.monotonic() - start:.1f} s; summary in {folder}/summary.json")
     if summary.outcome.n == 0:
         console.print("[red]Every episode was masked: see infrastructure_error in the file.[/red]")
@@ -122,6 +141,36 @@ def agent_maker(
         sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
         return lambda: ChatAgent(url, model, sampling=sampling, client=client)
     raise typer.BadParameter(f"--agent {spec!r} is none of expert, random, URL#model.")
+
+
+def _refining(mode: str | None, judge: str) -> Callable[[Any], Any]:
+    """The wrapper of ``--refine``, or none."""
+    if mode is None:
+        return lambda env: env
+    from reagent_env.agents.refine import refiner
+    from reagent_env.reward_models import make_reward_model
+
+    try:
+        return refiner(mode, make_reward_model(judge))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def print_refinement(mode: str, refinement: Refinement) -> None:
+    """First and second attempts side by side, on standard output."""
+    low, high = refinement.gain_interval
+    first, second = refinement.policy_chars
+    typer.echo(
+        f"\nSecond attempt after: {mode}\n"
+        f"  first   {refinement.first}\n"
+        f"  second  {refinement.second}\n"
+        f"  gain    {refinement.gain:+.3f} [{low:+.3f}, {high:+.3f}]   "
+        f"wrong → right {refinement.wrong_to_right}, right → wrong {refinement.right_to_wrong}\n"
+        f"  the policy wrote {first:.0f} + {second:.0f} characters an episode; "
+        f"critiques replaced {refinement.critiques_replaced}, unscored {refinement.unscored}, "
+        f"first attempts that speak of a critique {refinement.critique_talk:.3f}, "
+        f"masked {refinement.masked}"
+    )
 
 
 def new_folder(runs: Path, label: str) -> Path:

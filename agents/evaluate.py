@@ -117,6 +117,8 @@ def run_episode(env: gymnasium.Env[str, str], agent: Agent, task: object) -> Tra
             break
         observation, _, terminated, truncated, info = env.step(completion)
         over = terminated or truncated
+        if not over and info.get("attempt_ended") and "messages" in info:
+            agent.begin(info)  # an independent attempt: nothing is carried over
     trajectory = dataclasses.replace(inner.trajectory, agent={"name": agent.name})
     if stopped is None:
         return trajectory

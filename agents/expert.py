@@ -43,17 +43,22 @@ class ExpertAgent(Agent):
     def __init__(self, solver: Solver, tool_format: str | ToolFormat = "hermes") -> None:
         self.solver = solver
         self.tool_format = get_tool_format(tool_format)
+        self._question = ""
         self._running: Generator[Calls, list[str], str] | None = None
 
     def begin(self, info: Mapping[str, Any]) -> None:
         """Give the solver the question."""
-        self._running = self.solver(info["messages"][-1]["content"])
+        self._question = info["messages"][-1]["content"]
+        self._running = self.solver(self._question)
 
     def act(self, observation: str, info: Mapping[str, Any]) -> str:
         """The solver's next calls, or its answer."""
         assert self._running is not None, "begin() comes before act()"
+        starts = info["turn"] == 0 or info.get("attempt_ended", False)
+        if starts:
+            self._running = self.solver(self._question)
         try:
-            if info["turn"] == 0:
+            if starts:
                 calls = next(self._running)
             else:
                 calls = self._running.send([one["content"] for one in info["tool_results"]])

@@ -26,10 +26,10 @@ class RandomAgent(Agent):
         self._random = random.Random(0)
 
     def begin(self, info: Mapping[str, Any]) -> None:
-        """Seeded by the task, so that a run can be repeated."""
+        """Seeded by task and attempt, so that a run can be repeated."""
         self._tools = list(info["tools"])
         self._words = [*_WORDS, *info["messages"][-1]["content"].split()]
-        self._random = random.Random(info["task_id"])
+        self._random = random.Random(f"{info['task_id']}/{info['attempt']}")
 
     def act(self, observation: str, info: Mapping[str, Any]) -> str:
         """A random call or a random answer."""

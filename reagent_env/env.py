@@ -155,14 +155,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         task = self._choose(options or {})
         prompt = f"{self.system_prompt}\n\n{task.question}" if self.system_prompt else task.question
         self._episode = _Episode(task, prompt, seed)
-        info = {
-            "task_id": task.id,
-            "turn": 0,
-            "attempt": 1,
-            "messages": self.messages(task),
-            "tools": [tool.schema for tool in self.tools.values()],
-            "sandbox": None if self._pool is None else self._pool.backend,
-        }
+        info = {"task_id": task.id, "turn": 0, "attempt": 1, **self.opening(task)}
         return prompt, info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -185,12 +178,16 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         except INFRASTRUCTURE_ERRORS as error:
             return self._fail(episode, action, parsed.calls, error)
 
-    def messages(self, task: Task) -> list[dict[str, str]]:
-        """The prompt for ``task`` as chat messages."""
+    def opening(self, task: Task) -> dict[str, Any]:
+        """What ``info`` says where an attempt at ``task`` starts from its prompt alone."""
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return [*system, {"role": "user", "content": task.question}]
+        return {
+            "messages": [*system, {"role": "user", "content": task.question}],
+            "tools": [tool.schema for tool in self.tools.values()],
+            "sandbox": None if self._pool is None else self._pool.backend,
+        }
 
-    def begin_attempt(self, feedback: str | None) -> None:
+    def begin_attempt(self, feedback: str | None, *, replaced: bool = False) -> None:
         """Start a further attempt at the same task, for wrappers that refine.
 
         Turns and time are counted anew.
@@ -198,6 +195,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         Args:
             feedback: What the policy read of the attempt before, which it goes on from: the
                 sandbox keeps its state. None for an independent attempt, in a fresh sandbox.
+            replaced: For the record: a critique gave the answer away, and this stands in for it.
 
         Raises:
             ResetNeeded: no attempt has ended, or infrastructure ended it.
@@ -210,7 +208,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             raise ResetNeeded("A further attempt begins after one that the policy ended.")
         if feedback is None:
             self._release()
-        episode.attempts.append(_Attempt(feedback))
+        episode.attempts.append(_Attempt(feedback, replaced))
 
     def judgement_by(self, judge: object) -> Judgement | None:
         """What ``judge`` said of the current attempt as it stands, if it was asked already."""
@@ -453,8 +451,9 @@ class ToolUseEnv(gymnasium.Env[str, str]):
 class _Attempt:
     """What changes while an attempt runs."""
 
-    def __init__(self, feedback: str | None = None) -> None:
+    def __init__(self, feedback: str | None = None, replaced: bool = False) -> None:
         self.feedback = feedback
+        self.replaced = replaced
         self.began = time.monotonic()
         self.turns: list[Turn] = []
         self.final_answer: str | None = None
@@ -471,6 +470,7 @@ class _Attempt:
             stop_reason=self.stop_reason,
             judgement=self.judgement,
             feedback=self.feedback,
+            feedback_replaced=self.replaced,
         )
 
 

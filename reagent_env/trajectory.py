@@ -99,6 +99,8 @@ class Attempt:
     """What a reward model said of it, where one was asked."""
     feedback: str | None = None
     """The critique (or its control) that opened this attempt; None for a first attempt."""
+    feedback_replaced: bool = False
+    """True where a critique gave the answer away and ``feedback`` is the neutral one instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from typing import Any, SupportsFloat
 
 import gymnasium
 
+from reagent_env.reward_models.base import RewardModel
 from reagent_env.wrappers.critique_refine import gives_answer_away
-from reagent_env.wrappers.judging import JudgingWrapper, RewardModel, shown
+from reagent_env.wrappers.judging import JudgingWrapper, shown
 
 
 class CritiqueObservation(JudgingWrapper):

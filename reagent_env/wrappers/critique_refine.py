@@ -9,8 +9,9 @@ from typing import Any, SupportsFloat
 import gymnasium
 
 from reagent_env.judgement import Judgement
+from reagent_env.reward_models.base import RewardModel
 from reagent_env.trajectory import Trajectory
-from reagent_env.wrappers.judging import JudgingWrapper, RewardModel, attempt_ended, shown
+from reagent_env.wrappers.judging import JudgingWrapper, attempt_ended, shown
 
 NEUTRAL = (
     "Look over the whole attempt again: whether each call was needed and well aimed, and whether "
@@ -121,10 +122,10 @@ class CritiqueRefine(JudgingWrapper):
         if critique is None:
             self.inner.begin_attempt(None)
             trajectory = self.inner.trajectory
-            info["messages"] = self.inner.messages(trajectory.task)
+            info.update(self.inner.opening(trajectory.task))
             return trajectory.prompt, reward, False, False, info
         message = _FRAME.format(critique=critique)
-        self.inner.begin_attempt(message)
+        self.inner.begin_attempt(message, replaced=info.get("critique_replaced", False))
         if observation:
             message = f"{observation}\n\n{message}"
         return message, reward, False, False, info

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import gymnasium
 
 from reagent_env.env import ToolUseEnv
 from reagent_env.judgement import Judgement
-from reagent_env.trajectory import StopReason, Trajectory
-
-
-class RewardModel(Protocol):
-    """Any object that judges trajectories: one judgement each, in order, of the last attempt."""
-
-    def judge(self, trajectories: Sequence[Trajectory]) -> list[Judgement]:
-        """Judge the process of each trajectory's last attempt, without its right answer."""
+from reagent_env.reward_models.base import RewardModel
+from reagent_env.trajectory import StopReason
 
 
 class JudgingWrapper(gymnasium.Wrapper[str, str, str, str]):

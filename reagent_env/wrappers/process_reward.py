@@ -8,7 +8,8 @@ from typing import Any, SupportsFloat
 import gymnasium
 
 from reagent_env.judgement import Judgement
-from reagent_env.wrappers.judging import JudgingWrapper, RewardModel, attempt_ended, shown
+from reagent_env.reward_models.base import RewardModel
+from reagent_env.wrappers.judging import JudgingWrapper, attempt_ended, shown
 
 CREDITS = ("trajectory", "turn")
 WHENS = ("end", "step")
