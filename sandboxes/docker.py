@@ -230,11 +230,14 @@ class DockerTransport:
         if self._killed or os.getpid() != self._owner:
             return
         self._killed = True
+        # At the interpreter's end no thread can be started (before Python 3.12, trying hangs), and
+        # the end of the stream has to do.
+        if sys.is_finalizing():
+            return
         # A thread, since an engine that stalls must not stall us: the container then goes with its
         # standard input or, at the latest, with a sweep.
         thread = threading.Thread(target=self._remove, name="sandbox-kill", daemon=True)
-        # At the interpreter's end no thread can be started, and the end of the stream has to do.
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):  # the end came in between
             thread.start()
             thread.join(_KILL_WAIT_S)
 
