@@ -122,7 +122,9 @@ def sample(kind: str, pool: SandboxPool, episode: int) -> Sample:
     )
 
 
-def run_episode(env: gym.Env[Any, Any], number: int, ends: Counter[str]) -> None:
+def run_episode(
+    env: gym.Env[Any, Any], number: int, ends: Counter[str], lost: list[tuple[str, str]]
+) -> None:
     """One episode: nasty or not, its outcome is the one that is right for it."""
     nasty = ORDER[number % len(ORDER)]
     env.reset(seed=number)
@@ -133,6 +135,9 @@ def run_episode(env: gym.Env[Any, Any], number: int, ends: Counter[str]) -> None
             assert truncated
             assert info["stop_reason"] == "infrastructure_failure"
             assert reward != reward  # NaN: left out of every mean
+            return
+        if truncated and info["stop_reason"] == "infrastructure_failure":
+            lost.append((nasty, info["infrastructure_error"]))
             return
         assert not truncated, info
         observation = env.step(call("6 * 7"))[0]
@@ -150,10 +155,13 @@ def soak(kind: str, episodes: int, every: int) -> list[Sample]:
     """Run the episodes four at a time; return a sample after every ``every`` of them."""
     pool = get_pool(kind, LIMITS)
     envs = [
-        gym.make("reagent/PythonMath-v0", sandbox=kind, sandbox_limits=LIMITS)
+        gym.make(
+            "reagent/PythonMath-v0", sandbox=kind, sandbox_limits=LIMITS, disable_env_checker=True
+        )
         for _ in range(CONCURRENCY)
     ]
     ends: Counter[str] = Counter()
+    lost: list[tuple[str, str]] = []
     samples: list[Sample] = []
     began = time.monotonic()
     print(f"\n{kind}: {episodes} episodes, {CONCURRENCY} at once\n{Sample.HEAD}", flush=True)
@@ -162,17 +170,20 @@ def soak(kind: str, episodes: int, every: int) -> list[Sample]:
 
             def work(worker: int, start: int) -> None:
                 for number in range(start + worker, start + every, CONCURRENCY):
-                    run_episode(envs[worker], number, ends)
+                    run_episode(envs[worker], number, ends, lost)
 
             for start in range(0, episodes, every):
                 list(workers.map(work, range(CONCURRENCY), [start] * CONCURRENCY))
                 samples.append(sample(kind, pool, start + every))
                 print(samples[-1], flush=True)
         print(f"{time.monotonic() - began:.0f} s; {pool.counters}\n{dict(ends)}", flush=True)
+        print(f"lost unasked: {lost}", flush=True)
     finally:
         for env in envs:
             env.close()
         pool.close()
+    # A sandbox may be lost to an attack and replaced, but rarely: its episode is left out of the mean.
+    assert len(lost) <= episodes / 200, lost
     return samples
 
 
