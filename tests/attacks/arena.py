@@ -11,12 +11,12 @@ from pathlib import Path
 
 from attack_list import LOST, Attack
 
+from reagent_env.sandboxes.channel import WATCHDOG_S
 from reagent_env.sandboxes.contract import Execution, Limits, Sandbox
 from reagent_env.sandboxes.docker import DockerSandbox
 from reagent_env.sandboxes.embedded import BubblewrapSandbox
 from reagent_env.sandboxes.errors import SandboxLost
 from reagent_env.sandboxes.pool import Lease, SandboxPool
-from reagent_env.sandboxes.zygote_sandbox import WATCHDOG_S
 
 GRACE_S = 0.5
 """Seconds from a step's deadline to its being killed inside."""

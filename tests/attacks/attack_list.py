@@ -394,7 +394,7 @@ COMPAT_CALL = dedent("""
     ctypes.CFUNCTYPE(ctypes.c_int)(address)() > 0
 """)
 
-DECEIT = (
+DECEIT: tuple[Attack, ...] = (
     Attack("every signal to the first process", KILL_FIRST, then="6 * 7", then_value="42"),
     Attack(
         "every signal to the first process, from the shell",

