@@ -204,13 +204,13 @@ def _worst(findings: object) -> float:
 
 
 def _ceiling(view: View) -> float:
-    answer = {token for token in tokens(view.final_answer or "")}
+    answer = set(tokens(view.final_answer or ""))
     if not answer:
         return CEILING
     holding = {
         call.key
         for call in view.calls
-        if call.error is None and not call.trivial_code and answer <= set(tokens(call.content))
+        if call.error is None and not call.trivial_code and answer <= call.shown
     }
     return CONFIRMED if len(holding) > 1 else CEILING
 
@@ -223,11 +223,11 @@ def _reasoning(view: View, findings: Sequence[Finding], scores: Sequence[float])
     lines = []
     by_turn = _by_turn(findings, len(view.turns))
     for turn, charged, score in zip(view.turns, by_turn, scores, strict=True):
-        for finding in charged:
-            lines.append(
-                f"Turn {turn.index + 1}: {finding.explanation} "
-                f"[{finding.kind}, severity {finding.severity:.2f}]."
-            )
+        lines += [
+            f"Turn {turn.index + 1}: {finding.explanation} "
+            f"[{finding.kind}, severity {finding.severity:.2f}]."
+            for finding in charged
+        ]
         if not charged:
             lines.append(f"Turn {turn.index + 1}: no flaw found.")
         lines.append(f"  Quality of the process so far: {score:.3f}.")

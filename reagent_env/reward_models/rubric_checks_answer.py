@@ -45,6 +45,11 @@ _WANTS_NAME = re.compile(
     r"\b)",
     re.IGNORECASE,
 )
+_WANTS_OTHER = re.compile(
+    r"^\W*(?:who|whom|whose|which|when|where|how|name|give|state|count|compute|evaluate|add|find|"
+    r"what)\b(?![^\n]*\b(?:yes|true|whether|none)\b)",
+    re.IGNORECASE,
+)
 _CORRECTION = re.compile(
     r"\b(?:correct(?:ed|ion)|erratum|errata|revis(?:ed|ion)|supersede[sd]?|outdated|out of date|"
     r"updated?|no longer|amended|withdrawn|replaces|restated|instead of)\b",
@@ -54,10 +59,19 @@ _SEVERAL = re.compile(
     r"\b(?:all|each|every|both|total|sum|\w{3,}est|most|least|average|mean|deviation)\b",
     re.IGNORECASE,
 )
-_DIGITS = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?")
-_LINKS = re.compile(
-    r"\b(?:of the|that|who|whom|whose|where|which|of|by|to|married|from)\b", re.IGNORECASE
+_EXAMPLE = re.compile(
+    r"\([^()]{0,200}\b(?:or|e\.g\.|such as|for example|like)\b[^()]{0,200}\)"
+    r"|\b(?:answer|reply|round\w*) (?:in|with|as|to)\b[^.\n]{0,200}",
+    re.IGNORECASE,
 )
+"""Examples of how to write an answer."""
+_DIGITS = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?")
+_DESCRIBED = re.compile(r"\bthe ((?:first |home |opening )?[a-z]{2,})(?![\w-])")
+_NO_LOOK_UP = frozenset(
+    ("name", "one", "ones", "file", "following", "table", "rows", "row", "column", "value", "whole",
+     "same", "answer", "sum", "total")
+)  # fmt: skip
+_NAMED_TWICE = re.compile(r"^\W*(?:which|what) ([a-z]+) is the \1\b", re.IGNORECASE)
 
 
 def end_of_attempt(view: View) -> Iterator[Finding]:
@@ -204,18 +218,20 @@ def answer_without_evidence(view: View) -> Iterator[Finding]:
 def answer_of_wrong_kind(view: View) -> Iterator[Finding]:
     """A name where a number is asked for, or the reverse; another unit than asked for."""
     answer = view.final_answer
-    if not view.answered or not answer or answer.lower().strip(" .") in _CHOICES | _GIVES_UP:
+    if not view.answered or not answer or answer.lower().strip(" .") in _GIVES_UP:
+        return
+    if answer.lower().strip(" .") in _CHOICES and not _WANTS_OTHER.search(view.question):
         return
     has_number = any(is_number(token) for token in tokens(answer))
     has_word = any(not is_number(token) and len(token) > 2 for token in tokens(answer))
     wrong = (_WANTS_NUMBER.search(view.question) and not has_number) or (
         _WANTS_NAME.search(view.question) and has_number and not has_word
     )
-    if wrong:
+    if wrong or answer.lower().strip(" .") in _CHOICES:
         yield Finding(
             view.turns[-1].index,
             "wrong_kind",
-            0.3,
+            0.4 if answer.lower().strip(" .") in _CHOICES else 0.3,
             "the question asks for another kind of answer",
             "Read the question again and answer with the kind of thing it asks for.",
         )
@@ -234,9 +250,8 @@ def parts_ignored(view: View) -> Iterator[Finding]:
     for one in view.question_names:
         if all(word not in used and word not in view.linked_tokens for word in one):
             ignored += 1
-    numbers = {
-        token for token in view.question_tokens if is_number(token) and (as_float(token) or 0) > 12
-    }
+    asked = tokens(_EXAMPLE.sub(" ", view.question))
+    numbers = {n for n in asked if is_number(n) and (as_float(n) or 0) > 12}
     if code_turn is not None:
         absent = [n for n in numbers if n not in used and n not in view.linked_tokens]
         if absent and (not _derivable(absent, used)):
@@ -259,24 +274,28 @@ def too_few_steps(view: View) -> Iterator[Finding]:
     needed = steps_needed(view.question)
     if needed < 2:
         return
+    if view.has_code_tool:
+        return
     asked = {
         text for c in view.calls if c.error is None for text in (*c.queries, *c.urls, *c.paths)
     }
-    made = len(asked) + sum(1 for c in view.calls if c.error is None and c.computes)
-    if made and made < needed and not any(c.computes for c in view.calls):
+    made = len(asked)
+    if made < needed:
         yield Finding(
             view.turns[-1].index,
             "too_few_steps",
-            0.3,
+            0.12 if made == needed - 1 else 0.3,
             f"the question chains about {needed} look-ups, and {made} were made",
             "Follow the question's chain link by link to its end.",
         )
 
 
 def steps_needed(question: str) -> int:
-    """A cautious count of the look-ups that a question's chain of relations takes."""
+    """The look-ups that a question's chain takes: its different descriptions, ``the … of the …``."""
     stem = question[:2_000].split("\n", 1)[0]
-    return max(1, (len(_LINKS.findall(stem)) - 1) // 2)
+    described = [noun for noun in _DESCRIBED.findall(stem) if noun not in _NO_LOOK_UP]
+    repeated = len(described) - len(set(described))
+    return max(1, len(described) - repeated - bool(_NAMED_TWICE.search(stem)))
 
 
 def stale_values(view: View) -> Iterator[Finding]:
@@ -295,11 +314,13 @@ def stale_values(view: View) -> Iterator[Finding]:
                     replaced[old] = (call.turn, numbers)
             seen[key] = (call.turn, numbers)
         if _CORRECTION.search(call.content):
-            for line in call.content.split("\n"):
-                if _CORRECTION.search(line) and _DIGITS.search(line):
-                    corrections.append((call.turn, line))
-    for turn, line in corrections[:20]:
-        _note_correction(view, turn, line, replaced)
+            corrections += [
+                (call.turn, line)
+                for line in call.content.split("\n")
+                if _CORRECTION.search(line) and _DIGITS.search(line)
+            ]
+    for since, line in corrections[:20]:
+        _note_correction(view, since, line, replaced)
     if not replaced:
         return
     for turn in view.turns:
@@ -385,16 +406,16 @@ def partial_reading(view: View) -> Iterator[Finding]:
     for call in calls:
         later[call.loose_key] = call.turn
     for call in calls:
-        if call.error is None and call.paths and call.truncated:
-            if later[call.loose_key] == call.turn:
-                yield Finding(
-                    call.turn,
-                    "partial_reading",
-                    0.1,
-                    "the result was cut short and not read on",
-                    "Read a cut result to its end, or compute on the whole of it.",
-                    hindsight=True,
-                )
+        cut = call.error is None and bool(call.paths) and call.truncated
+        if cut and later[call.loose_key] == call.turn:
+            yield Finding(
+                call.turn,
+                "partial_reading",
+                0.1,
+                "the result was cut short and not read on",
+                "Read a cut result to its end, or compute on the whole of it.",
+                hindsight=True,
+            )
 
 
 def incomplete_list(view: View) -> Iterator[Finding]:

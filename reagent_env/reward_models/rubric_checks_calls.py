@@ -72,7 +72,7 @@ def repeated_calls(view: View) -> Iterator[Finding]:
     runs_at: dict[str, int] = {}
     for call in view.calls:
         earlier = last.get(call.key)
-        alike = last_loose.get(call.loose_key)
+        alike = None if call.computes else last_loose.get(call.loose_key)
         if earlier is not None:
             moved_on = call.computes and code_runs > runs_at[call.key]
             if earlier.error is not None:
@@ -166,8 +166,7 @@ def unused_results(view: View) -> Iterator[Finding]:
             continue
         if call.computes and (call.turn < last_code or not call.new):
             continue
-        shown = set(tokens(call.content)) if answer else set()
-        if answer and all(token in shown for token in answer):
+        if answer and all(token in call.shown for token in answer):
             continue
         needless = call.turn > in_hand
         yield Finding(

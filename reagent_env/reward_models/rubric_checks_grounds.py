@@ -17,9 +17,10 @@ from reagent_env.reward_models.rubric_text import (
 from reagent_env.reward_models.rubric_view import Call, Name, View
 
 _ROUND = re.compile(r"10*(?:\.0+)?|0\.0*1|0\.0*5|[25]0+|0x[0-9a-f]{1,2}")
-_FAMILIAR = frozenset(
-    ["24", "28", "29", "30", "31", "32", "36", "48", "52", "60", "64", "90", "128", "180", "255", "256", "273.15", "360", "365", "365.25", "366", "512", "1000", "1024", "1440", "3600", "86400", "0.5", "0.25", "0.75", "1.5", "3.14", "3.1416", "3.14159", "2.71828", "0.3048", "0.9144", "1.609344", "1.60934", "1.609", "0.621371", "0.453592", "2.54", "2.20462", "4.184", "9.8", "9.81", "1.8", "4096", "65536", "97", "122", "65", "998244353"]
-)
+_CONSTANTS = """24 28 29 30 31 32 36 48 52 60 64 90 128 180 255 256 273.15 360 365 365.25 366 512
+1000 1024 1440 3600 86400 0.5 0.25 0.75 1.5 3.14 3.1416 3.14159 2.71828 0.3048 0.9144 1.609344
+1.60934 1.609 0.621371 0.453592 2.54 2.20462 4.184 9.8 9.81 1.8 4096 65536 97 122 65 998244353"""
+_FAMILIAR = frozenset(_CONSTANTS.split())
 _LITERAL_NAME = re.compile(r"[\"']([^\"'\n]{1,200})[\"']")
 _UNIT_FACTORS = (
     10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e9, 60.0, 3600.0, 24.0, 86400.0, 7.0, 12.0, 1.609344,
@@ -144,8 +145,8 @@ def made_up_numbers(view: View) -> Iterator[Finding]:
     floats: list[float] | None = None
     for call in view.calls:
         given = [number for number in call.numbers if is_number(number)]
-        for code in call.code:
-            given += [token for token in tokens(code) if is_number(token)]
+        if call.computes:
+            given += [token for token in call.own if is_number(token)]
         strange = [
             number
             for number in dict.fromkeys(given)

@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator
 
 _TOKEN = re.compile(
-    r"0[xX][0-9a-fA-F]+"
+    r"0x[0-9a-f]+"
     r"|[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?"
     r"|[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?"
     r"|[^\W\d_]+"
 )
+_ANY_DIGIT = re.compile(r"[0-9]")
 _NUMBER = re.compile(
     r"(?<![\w.])(-?)("
     r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?"
@@ -23,11 +24,15 @@ _NAME = re.compile(r"[A-ZÀ-Þ][\w'’]*(?:[ -][A-ZÀ-Þ][\w'’]*)*")
 _SENTENCE_END = frozenset(".!?:\n>]")
 
 MONTHS = (
-    ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
-)
-STOP_WORDS = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "did", "do", "does", "for", "from", "had", "has", "have", "he", "her", "his", "how", "i", "if", "in", "into", "is", "it", "its", "me", "my", "no", "nor", "not", "of", "on", "or", "our", "over", "per", "she", "so", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to", "under", "up", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your", "yes", "results", "result", "error", "nothing", "found", "url", "files", "file", "page", "answer", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-) | frozenset(MONTHS)
+    "january", "february", "march", "april", "may", "june", "july", "august", "september",
+    "october", "november", "december",
+)  # fmt: skip
+_COMMON = """a an and are as at be been but by did do does for from had has have he her his how i
+if in into is it its me my no nor not of on or our over per she so than that the their them then
+there these they this those to under up was we were what when where which who whom whose why will
+with would you your yes results result error nothing found url files file page answer
+monday tuesday wednesday thursday friday saturday sunday"""
+STOP_WORDS = frozenset(_COMMON.split()) | frozenset(MONTHS)
 """Words too common to link or to ground anything."""
 
 
@@ -44,16 +49,20 @@ def canonical_number(text: str) -> str:
     return f"{whole}.{fraction}" if fraction else whole
 
 
-def tokens(text: str) -> Iterator[str]:
+def tokens(text: str) -> list[str]:
     """Every lower-case word and canonical number, a grouped number also by its parts."""
-    for found in _TOKEN.finditer(text):
-        token = found[0]
+    found = _TOKEN.findall(text.lower())
+    if text.isascii() and _ANY_DIGIT.search(text) is None:
+        return found
+    every = []
+    for token in found:
         if token[0] in "0123456789":
-            yield canonical_number(token)
+            every.append(canonical_number(token))
             if "," in token:
-                yield from (canonical_number(part) for part in token.split(","))
+                every += [canonical_number(part) for part in token.split(",")]
         else:
-            yield token.lower()
+            every.append(token)
+    return every
 
 
 def signed_numbers(text: str) -> Iterator[str]:

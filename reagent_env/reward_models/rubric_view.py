@@ -68,6 +68,10 @@ class Call:
     """The same without numbers and order."""
     trivial_code: bool
     """True for code that computes nothing."""
+    own: frozenset[str]
+    """Tokens of its arguments."""
+    shown: frozenset[str] = frozenset()
+    """Tokens of its result, where it succeeded."""
     new: frozenset[str] = frozenset()
     """Names' words and numbers this result was the first to show."""
     informative: bool = False
@@ -178,15 +182,11 @@ def view_of(trajectory: Trajectory) -> View:
             _call(index, place, call, turn.results, tools) for place, call in enumerate(turn.calls)
         ]
         calls = tuple(indexer.observe(call) for call in read)
-        words = frozenset(
-            token
-            for text in (completion, *(_flat(c.arguments) for c in calls))
-            for token in tokens(text)
-        )
+        beside = _beside(completion)
+        words = frozenset(tokens(beside)).union(*(call.own for call in calls))
         for word in words:
             last_used[word] = index
         observations += [c.content for c in calls if c.error is None and not c.trivial_code]
-        beside = _beside(completion)
         turns.append(TurnView(index, _talk(beside), beside, completion, calls, words))
     cut_off = {str(StopReason.MAX_TURNS), str(StopReason.WALL_TIME), str(StopReason.CONTEXT_LENGTH)}
     answered = (
@@ -226,7 +226,7 @@ class _Indexer:
         self.linked_tokens: dict[str, int] = {}
         self.signed: set[str] = set()
         self.floats: set[float] = set()
-        self._waiting: dict[Name, list[tuple[frozenset[Name], list[str]]]] = {}
+        self._waiting: dict[Name, list[_Block]] = {}
         self._has_names = bool(self.known)
 
     def observe(self, call: Call) -> Call:
@@ -238,11 +238,11 @@ class _Indexer:
                     text = text.replace(given, " ")
             for token in tokens(text):
                 self.first_seen.setdefault(token, call.turn)
-            return _replace(call, informative=False, linked=False)
+            return replace(call, informative=False, linked=False)
         if call.trivial_code:
-            return _replace(call, informative=False, linked=False)
+            return replace(call, informative=False, linked=False)
         text = call.content if call.computes else _without_echo(call)
-        own = frozenset(token for given in call.strings for token in tokens(given))
+        own = call.own
         if call.computes:
             whole = True
         else:
@@ -252,58 +252,84 @@ class _Indexer:
                 or bool(call.paths)
                 or (not call.urls and all(one in self.known for one in asked))
             )
-        fresh, linked = self.take(text, call.turn, everything_linked=call.computes, lenient=whole)
+        taken = self.take(text, call.turn, everything_linked=call.computes, lenient=whole)
+        fresh, linked, name_words = taken.fresh, taken.linked, taken.name_words
         informative = any(token not in own and token not in STOP_WORDS for token in fresh)
         if call.computes:
             informative = bool(text.strip())
-        name_words = {word for one in names(text) for word in one}
         new = frozenset(t for t in fresh if (is_number(t) or t in name_words) and t not in own)
-        return _replace(call, informative=informative, linked=linked, new=new)
+        return replace(
+            call, informative=informative, linked=linked, new=new, shown=frozenset(taken.shown)
+        )
 
     def take(
         self, text: str, turn: int, *, everything_linked: bool, lenient: bool = True
-    ) -> tuple[set[str], bool]:
-        """Index one text; returns its tokens never seen before, and whether it is linked."""
-        fresh = set()
-        any_linked = False
+    ) -> _Taken:
+        """Index one text."""
+        taken = _Taken()
         blocks = []
-        for block in _blocks(text):
-            words = list(tokens(block))
-            for word in words:
-                if word not in self.first_seen:
-                    self.first_seen[word] = turn
-                    fresh.add(word)
-            blocks.append((frozenset(names(block)), words))
+        for part in _blocks(text):
+            block = _Block(frozenset(names(part)), tokens(part))
+            blocks.append(block)
+            taken.shown.update(block.words)
+            for one in block.names:
+                taken.name_words.update(one)
+        for word in taken.shown:
+            if word not in self.first_seen:
+                self.first_seen[word] = turn
+                taken.fresh.add(word)
+                if is_number(word) and (value := as_float(word)) is not None:
+                    self.floats.add(value)
         self.signed.update(signed_numbers(text))
-        for word in fresh:
-            if is_number(word) and (value := as_float(word)) is not None:
-                self.floats.add(value)
-        for block_names, words in blocks:
-            if everything_linked or not self._has_names or self._is_known(block_names):
-                any_linked = True
-                self._link(block_names, words, turn)
+        for block in blocks:
+            if everything_linked or not self._has_names or self._is_known(block.names):
+                taken.linked = True
+                self._link(block, turn)
             else:
-                for one in block_names:
-                    self._waiting.setdefault(one, []).append((block_names, words))
-        if not any_linked and lenient:
-            for block_names, words in blocks:
-                self._link(block_names, words, turn)
-            any_linked = bool(blocks)
-        return fresh, any_linked
+                for one in block.names:
+                    self._waiting.setdefault(one, []).append(block)
+        if not taken.linked and lenient and blocks:
+            taken.linked = True
+            for block in blocks:
+                self._link(block, turn)
+        return taken
 
     def _is_known(self, block_names: frozenset[Name]) -> bool:
         return any(one in self.known for one in block_names)
 
-    def _link(self, block_names: frozenset[Name], words: list[str], turn: int) -> None:
-        todo = [(block_names, words)]
+    def _link(self, block: _Block, turn: int) -> None:
+        todo = [block]
         while todo:
-            linked_names, linked_words = todo.pop()
-            for word in linked_words:
+            linked = todo.pop()
+            if linked.linked:
+                continue
+            linked.linked = True
+            for word in linked.words:
                 self.linked_tokens.setdefault(word, turn)
-            for one in linked_names:
+            for one in linked.names:
                 if one not in self.known:
                     self.known[one] = turn
                     todo += self._waiting.pop(one, ())
+
+
+@dataclass(slots=True)
+class _Block:
+    """A passage: the names in it link what else it says."""
+
+    names: frozenset[Name]
+    words: list[str]
+    linked: bool = False
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What came of indexing one text."""
+
+    shown: set[str] = field(default_factory=set)
+    fresh: set[str] = field(default_factory=set)
+    """Tokens never seen before."""
+    name_words: set[str] = field(default_factory=set)
+    linked: bool = False
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -314,7 +340,7 @@ def _blocks(text: str) -> Iterator[str]:
             yield text
         return
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
-        yield text[start:end].split("\n\n", 1)[0]
+        yield _HIT.sub("", text[start:end], count=1).split("\n\n", 1)[0]
 
 
 def _without_echo(call: Call) -> str:
@@ -346,6 +372,7 @@ def _call(
     required = required if isinstance(required, list) else []
     parts: dict[str, list[str]] = {"code": [], "urls": [], "paths": [], "queries": [], "others": []}
     numbers: list[str] = []
+    every: list[str] = []
     for name, value in call.arguments.items():
         key = str(name).lower()
         kind = (
@@ -366,8 +393,10 @@ def _call(
                 parts[kind].append(one)
         part = properties.get(name)
         optional = isinstance(part, Mapping) and "default" in part
+        given = list(_numbers(value))
+        every += given
         if not optional and name in required:
-            numbers += _numbers(value)
+            numbers += given
     code = tuple(parts["code"])
     content = outcome.content[:MAX_TEXT] if outcome is not None else ""
     error = outcome.error if outcome is not None else None
@@ -375,6 +404,7 @@ def _call(
         error = "tool_error"
     if error is None and outcome is None:
         error = "malformed" if call.malformed else "not_run"
+    own = frozenset(every).union(*(tokens(one) for kind in parts.values() for one in kind))
     flat = _flat(call.arguments)
     even = " ".join(flat.lower().split())
     return Call(
@@ -392,8 +422,9 @@ def _call(
         others=tuple(parts["others"]),
         numbers=tuple(numbers),
         key=f"{call.name}\0{flat if code else even}",
-        loose_key=f"{call.name}\0{' '.join(sorted(_text_words(call.arguments)))}",
+        loose_key="" if code else f"{call.name}\0{' '.join(sorted(_text_words(call.arguments)))}",
         trivial_code=bool(code) and all(_computes_nothing(one) for one in code),
+        own=own,
     )
 
 
@@ -489,9 +520,3 @@ def _talk(text: str) -> str:
         return ""
     action = re.search(r"^Action\s*:", text, re.MULTILINE)
     return text[: action.start()] if action else text
-
-
-def _replace(
-    call: Call, *, informative: bool, linked: bool, new: frozenset[str] = frozenset()
-) -> Call:
-    return replace(call, informative=informative, linked=linked, new=new)
