@@ -279,7 +279,7 @@ class _Running:
         kind = kind_of(judgement)
         self._scored += kind is None
         if kind is not None:
-            self._kinds[kind] += 1
+            self._kinds[kind.value] += 1
         return judgement
 
     async def _body(

@@ -86,7 +86,8 @@ class UnscoredMonitor:
         """
         with self._lock:
             for trajectory, judgement in zip(trajectories, judgements, strict=True):
-                kind = kind_of(judgement)
+                missing = kind_of(judgement)
+                kind = None if missing is None else missing.value
                 classes = _classes(judged_attempt(trajectory, attempt))
                 self._judged += 1
                 self._recent.append(kind)

@@ -6,8 +6,12 @@ import importlib
 from typing import Any
 
 __all__ = [
+    "ChatReply",
+    "ChatRequest",
     "EnvContract",
+    "RewardModelContract",
     "SandboxConformance",
+    "ScriptedChatServer",
     "add",
     "addition_env",
     "addition_tasks",
@@ -15,8 +19,12 @@ __all__ = [
 ]
 
 _HOME = {
+    "ChatReply": "reagent_env.testing.scripted_server",
+    "ChatRequest": "reagent_env.testing.scripted_server",
     "EnvContract": "reagent_env.testing.env_contract",
+    "RewardModelContract": "reagent_env.testing.reward_model_contract",
     "SandboxConformance": "reagent_env.sandboxes.conformance",
+    "ScriptedChatServer": "reagent_env.testing.scripted_server",
     "add": "reagent_env.testing.fakes",
     "addition_env": "reagent_env.testing.fakes",
     "addition_tasks": "reagent_env.testing.fakes",
