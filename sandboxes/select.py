@@ -139,7 +139,8 @@ def docker_ready_problem() -> str | None:
     if problem is not None:
         return problem
     try:
-        ensure_image(progress=lambda line: logger.info("sandbox image: %s", line))
+        # On standard error, once on a machine: a first use that takes a minute says why.
+        ensure_image(progress=lambda line: print(f"sandbox image: {line}", file=sys.stderr))
     except (SandboxUnavailable, OSError) as error:
         return str(error)
     return None
