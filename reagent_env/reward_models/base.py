@@ -94,6 +94,7 @@ def up_to_attempt(trajectory: Trajectory, attempt: int) -> Trajectory:
     Raises:
         IndexError: the trajectory has no such attempt.
     """
-    judged_attempt(trajectory, attempt)
+    if judged_attempt(trajectory, attempt) is None:
+        return trajectory
     count = len(trajectory.attempts)
     return replace(trajectory, attempts=trajectory.attempts[: range(count)[attempt] + 1])
