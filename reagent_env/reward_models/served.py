@@ -305,12 +305,12 @@ class _Running:
         async with self._probe_lock:
             if self._probed:
                 return
-            self._probed = True
             try:
                 async with asyncio.timeout(judge.deadline_s):
                     self._constraint = await constrained.probe(self._client, body)
             except (NoAnswer, TimeoutError) as error:
                 logger.warning("%r: decoding stays unconstrained, no probe: %s", judge, error)
+            self._probed = True  # only now: those that wait for the lock are to know its outcome
 
     async def _reply(
         self, judge: ServedJudge, body: dict[str, Any], turns: int
