@@ -276,9 +276,12 @@ def too_few_steps(view: View) -> Iterator[Finding]:
         return
     if view.has_code_tool:
         return
-    asked = {
-        text for c in view.calls if c.error is None for text in (*c.queries, *c.urls, *c.paths)
-    }
+    asked = set()
+    for call in view.calls:
+        if call.error is None:
+            for text in (*call.queries, *call.urls, *call.paths):
+                about = [n for n in names(text, initial=True) if n in view.known]
+                asked.add(about[0] if about else (text,))
     made = len(asked)
     if made < needed:
         yield Finding(
@@ -311,7 +314,7 @@ def stale_values(view: View) -> Iterator[Finding]:
             before = seen.get(key)
             if before is not None and before[0] < call.turn and not (before[1] & numbers):
                 for old in before[1]:
-                    replaced[old] = (call.turn, numbers)
+                    replaced.setdefault(old, (call.turn, numbers))
             seen[key] = (call.turn, numbers)
         if _CORRECTION.search(call.content):
             corrections += [
@@ -354,7 +357,7 @@ def _note_correction(
         return
     for old in numbers - new:
         if not number_is_small(old):
-            replaced[old] = (turn, new)
+            replaced.setdefault(old, (turn, new))
     about = set(names(line))
     for call in view.calls:
         if call.turn >= turn or call.error is not None:
@@ -364,7 +367,7 @@ def _note_correction(
                 for one in _DIGITS.findall(earlier):
                     old = canonical_number(one)
                     if old not in numbers and not number_is_small(old):
-                        replaced[old] = (turn, new)
+                        replaced.setdefault(old, (turn, new))
 
 
 def number_is_small(number: str) -> bool:

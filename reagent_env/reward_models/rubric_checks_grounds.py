@@ -85,21 +85,21 @@ def _query(view: View, call: Call, query: str) -> Finding | None:
             f"no word of {_shown(query)} comes from the question or from a result",
             "Ask about what the question names, or what results showed.",
         )
-    for one in names(query):
-        if len(one) == 1 and len(words) > 1 and query.lstrip("\"' ").lower().startswith(one[0]):
+    asked = list(names(query, initial=True))
+    anchored = any(_leads_back(view, one, call.turn) for one in asked)
+    for one in asked:
+        named = view.named.get(one, call.turn) < call.turn
+        if _leads_back(view, one, call.turn) or (len(one) == 1 and anchored and not named):
             continue
-        unseen = [word for word in one if not view.seen_before(word, call.turn)]
-        if _leads_back(view, one, call.turn):
-            continue
-        if unseen:
+        if not all(view.seen_before(word, call.turn) for word in one):
             return Finding(
                 call.turn,
                 "made_up_name",
-                0.25,
+                0.25 if len(one) > 1 else 0.12,
                 f"the name {_shown(' '.join(one))} was never shown",
                 "Ask only about names that the question or a result holds, spelt as they are.",
             )
-        if view.question_names and len(one) > 1:
+        if view.question_names and (len(one) > 1 or named):
             return Finding(
                 call.turn,
                 "unlinked_lookup",
@@ -117,7 +117,9 @@ def _leads_back(view: View, one: Name, turn: int) -> bool:
         for end in range(start + 1, len(words) + 1):
             if view.known.get(words[start:end], turn) < turn:
                 return True
-    return len(words) == 1 and view.seen_before(words[0], turn)
+    return (
+        len(words) == 1 and view.named.get(words, turn) >= turn and view.seen_before(words[0], turn)
+    )
 
 
 def _names_in_code(view: View, call: Call) -> Iterator[Finding]:

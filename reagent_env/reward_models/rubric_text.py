@@ -72,11 +72,15 @@ def signed_numbers(text: str) -> Iterator[str]:
         yield f"-{number}" if found[1] and number != "0" else number
 
 
-def names(text: str) -> Iterator[tuple[str, ...]]:
+def names(text: str, initial: bool = False) -> Iterator[tuple[str, ...]]:
     """Runs of capitalised words, in lower case, without common words at their edges.
 
     A single word that only begins a sentence is no name; a whole line is. A run that begins a
     sentence is given without its first word too: ``Take Ada Lovelace`` holds ``Ada Lovelace``.
+
+    Args:
+        text: Any text.
+        initial: Give single words that begin a sentence too.
     """
     for found in _NAME.finditer(text):
         words = found[0].replace("_", " ").replace("-", " ").lower().split()
@@ -91,8 +95,9 @@ def names(text: str) -> Iterator[tuple[str, ...]]:
         if begins_sentence(text, found.start()):
             if len(words) > 1:
                 yield tuple(words)
-                yield tuple(words[1:])
-            elif text[found.end() : found.end() + 1] in ("", "\n", "\r"):
+                if len(words) > 2:
+                    yield tuple(words[1:])
+            elif initial or text[found.end() : found.end() + 1] in ("", "\n", "\r"):
                 yield tuple(words)
         else:
             yield tuple(words)

@@ -133,6 +133,8 @@ class View:
     """Token → the turn whose results first showed it (:data:`BEFORE` for the question's)."""
     known: dict[Name, int]
     """Name → the turn whose results linked it to the question."""
+    named: dict[Name, int]
+    """Name → the turn whose results first held it, linked or not."""
     linked_tokens: dict[str, int]
     """Token → the first turn with it in a passage linked to the question."""
     signed: set[str]
@@ -206,6 +208,7 @@ def view_of(trajectory: Trajectory) -> View:
         question_names=frozenset(names(question)),
         first_seen=indexer.first_seen,
         known=indexer.known,
+        named=indexer.named,
         linked_tokens=indexer.linked_tokens,
         signed=indexer.signed,
         floats=sorted(indexer.floats),
@@ -223,6 +226,7 @@ class _Indexer:
     def __init__(self, question: str) -> None:
         self.first_seen: dict[str, int] = dict.fromkeys(tokens(question), BEFORE)
         self.known: dict[Name, int] = dict.fromkeys(names(question), BEFORE)
+        self.named: dict[Name, int] = {}
         self.linked_tokens: dict[str, int] = {}
         self.signed: set[str] = set()
         self.floats: set[float] = set()
@@ -246,7 +250,12 @@ class _Indexer:
         if call.computes:
             whole = True
         else:
-            asked = {one for given in (*call.queries, *call.others) for one in names(given)}
+            asked = {
+                one
+                for given in (*call.queries, *call.others)
+                for one in names(given, initial=True)
+                if len(one) > 1 or one in self.named
+            }
             whole = (
                 not self._has_names
                 or bool(call.paths)
@@ -273,6 +282,7 @@ class _Indexer:
             blocks.append(block)
             taken.shown.update(block.words)
             for one in block.names:
+                self.named.setdefault(one, turn)
                 taken.name_words.update(one)
         for word in taken.shown:
             if word not in self.first_seen:
