@@ -1,0 +1,73 @@
+"""``reagent judge-data``: a thin layer over ``planting.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from reagent_env.agents.judge_data.records import PlantedRecord
+
+
+def judge_data(
+    env: Annotated[str, typer.Option(help="An environment id, or all.")] = "all",
+    episodes: Annotated[int, typer.Option(min=1, help="Tasks of each environment.")] = 50,
+    out: Annotated[Path, typer.Option(help="The JSONL file to write.")] = Path("judge_data.jsonl"),
+    split: Annotated[str, typer.Option(help="train | validation | test")] = "train",
+    seed: Annotated[int, typer.Option(help="Draws tasks, kinds and places.")] = 0,
+    kinds: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
+    per_task: Annotated[int, typer.Option(min=0, help="Planted flaws a task.")] = 4,
+    sandbox: Annotated[str, typer.Option(help="auto | docker | embedded | process")] = "auto",
+) -> None:
+    """Make trajectories with a planted flaw and their clean partners, to train or measure judges."""
+    from collections import Counter
+
+    from rich.console import Console
+
+    from reagent_env.agents.judge_data.planting import chosen_kinds
+    from reagent_env.agents.judge_data.records import CLEAN, write_records
+
+    wanted = kinds.split(",") if kinds else None
+    chosen_kinds(wanted)
+    console = Console(stderr=True)
+    records = planted(env, episodes, split, seed, wanted, per_task, sandbox, console)
+    count = write_records(out, records)
+    by_kind = Counter(record.kind for record in records if record.kind != CLEAN)
+    for kind, number in sorted(by_kind.items()):
+        console.print(f"{number:5d} pairs  {kind}")
+    console.print(f"{count} records ({split}) in {out}")
+
+
+def planted(
+    env: str,
+    episodes: int,
+    split: str,
+    seed: int,
+    kinds: list[str] | None,
+    per_task: int,
+    sandbox: str,
+    console: Console,
+) -> list[PlantedRecord]:
+    """The records of one environment, or of all that have an expert; shows progress."""
+    from reagent_env.agents.expert import SOLVERS
+    from reagent_env.agents.judge_data.planting import plant
+    from reagent_env.cli.progress import progress_bar
+
+    records: list[PlantedRecord] = []
+    for env_id in SOLVERS if env == "all" else [env]:
+        with progress_bar(console, f"planting in {env_id}", episodes) as advance:
+            records += plant(
+                env_id,
+                episodes,
+                split=split,
+                seed=seed,
+                kinds=kinds,
+                flaws_per_task=per_task,
+                sandbox=sandbox,
+                on_task=lambda advance=advance: advance(None),  # type: ignore[misc]
+            )
+    return records

@@ -1,0 +1,330 @@
+"""Makes pairs of a flawed and a clean trajectory, re-executed, balanced in length and in outcome.
+
+The balance: a flawed trajectory takes one turn fewer, as many, or one more than its partner, each a
+third of the time, by harmless second looks in the shorter; and some pairs are graded by a
+wrong recorded answer (as real tasks now and then are), so that clean work fails and flawed work
+passes. Such records say so in ``label``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+from reagent_env.agents.expert import solver_of
+from reagent_env.agents.judge_data.benign import TWINS, second_looks, twin_is_true
+from reagent_env.agents.judge_data.flaws import (
+    CLEAN_CRITIQUE,
+    CLEAN_TARGET,
+    FlawKind,
+    Plant,
+    flaw_kinds,
+    ordinal,
+)
+from reagent_env.agents.judge_data.flaws_answers import is_number
+from reagent_env.agents.judge_data.flaws_calls import perturbed
+from reagent_env.agents.judge_data.playing import (
+    CleanRun,
+    Policy,
+    clean_run,
+    play,
+    resume,
+    stands_in,
+)
+from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord
+from reagent_env.agents.judge_data.voice import Voice
+from reagent_env.env import ToolUseEnv
+from reagent_env.errors import GraderError
+from reagent_env.graders import grade
+from reagent_env.task import Task
+from reagent_env.task_sets.phrasing import stable_random
+from reagent_env.trajectory import Trajectory
+
+LENGTH_DIFFERENCES = (0, -1, 1)
+"""Turns of the flawed trajectory less those of its partner, in this cycle."""
+LABELS = ("as_is", "unlucky", "lucky", "as_is", "lucky", "unlucky", "as_is")
+"""Whose answer grades a pair, in this cycle."""
+
+
+def plant(
+    env_id: str,
+    episodes: int,
+    *,
+    split: str = "train",
+    seed: int = 0,
+    kinds: Sequence[str] | None = None,
+    flaws_per_task: int = 4,
+    twins_per_task: int = 2,
+    sandbox: str = "auto",
+    on_task: Callable[[], None] = lambda: None,
+) -> list[PlantedRecord]:
+    """Pairs from ``episodes`` tasks of an environment; the same arguments give the same records.
+
+    Example: ``plant("reagent/SearchQA-v0", 10, kinds=["skipped_hop"])``.
+
+    Args:
+        env_id: One of the ids that have an expert.
+        episodes: Tasks that the expert solves; fewer where the split has fewer.
+        split: ``train``, ``validation`` or ``test``; tasks of different splits differ.
+        seed: Draws the tasks, the kinds and the places.
+        kinds: Only these flaws and benign twins; by default all.
+        flaws_per_task: Flaws a task, each in a pair of its own; the rarest kinds first.
+        twins_per_task: Benign twins a task.
+        sandbox: For environments that need one.
+        on_task: Called after each task.
+
+    Raises:
+        ValueError: an unknown kind, or an environment without an expert.
+    """
+    flaws, twins = chosen_kinds(kinds)
+    solver = solver_of(env_id)
+    options: dict[str, Any] = {"split": split, "disable_env_checker": True}
+    if gymnasium.spec(env_id).kwargs.get("sandbox") is not None:
+        options["sandbox"] = sandbox
+    made = gymnasium.make(env_id, **options)
+    try:
+        env = made.unwrapped
+        assert isinstance(env, ToolUseEnv)
+        order = list(range(len(env.tasks)))
+        stable_random("judge data", env_id, split, seed).shuffle(order)
+        work = _Planter(env, flaws, twins, seed)
+        records: list[PlantedRecord] = []
+        solved: list[CleanRun] = []
+        for index in order:
+            if len(solved) > episodes:
+                break
+            run = clean_run(env, env.tasks[index], solver)
+            if run is not None:
+                solved.append(run)
+        for position, run in enumerate(solved[:episodes]):
+            other = solved[(position + 1) % len(solved)]
+            records += work.of_task(run, other, flaws_per_task, twins_per_task)
+            on_task()
+        return records
+    finally:
+        made.close()
+
+
+def chosen_kinds(kinds: Sequence[str] | None) -> tuple[list[FlawKind], list[str]]:
+    """The flaws and the benign twins of these names, all for None. Raises ``ValueError``."""
+    known = flaw_kinds()
+    if kinds is None:
+        return list(known.values()), list(TWINS)
+    unknown = sorted(set(kinds) - set(known) - set(TWINS))
+    if unknown:
+        raise ValueError(
+            f"Unknown kinds {', '.join(unknown)}; known flaws: {', '.join(known)}; "
+            f"benign twins: {', '.join(TWINS)}."
+        )
+    return [known[k] for k in kinds if k in known], [k for k in kinds if k in TWINS]
+
+
+@dataclass
+class _Planter:
+    """Counts what was planted, so that kinds, lengths and labels stay in balance."""
+
+    env: ToolUseEnv
+    flaws: list[FlawKind]
+    twins: list[str]
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def of_task(
+        self, run: CleanRun, other: CleanRun, flaws: int, twins: int
+    ) -> Iterator[PlantedRecord]:
+        """The records of one task."""
+        planted = 0
+        for kind in sorted(self.flaws, key=lambda one: self.counts[one.name]):
+            if planted == flaws:
+                break
+            rng = stable_random("flaw", self.seed, run.task.id, kind.name)
+            prepared = kind.plant(run, other, rng)
+            pair = self._flawed_pair(run, other, kind, prepared, rng) if prepared else None
+            if pair is not None:
+                self.counts[kind.name] += 1
+                planted += 1
+                yield from pair
+        planted = 0
+        for name in sorted(self.twins, key=lambda one: self.counts[one]):
+            if planted == twins:
+                break
+            rng = stable_random("twin", self.seed, run.task.id, name)
+            pair = self._benign_pair(run, name, rng)
+            if pair is not None:
+                self.counts[name] += 1
+                planted += 1
+                yield from pair
+
+    def _flawed_pair(
+        self, run: CleanRun, other: CleanRun, kind: FlawKind, prepared: Plant, rng: random.Random
+    ) -> list[PlantedRecord] | None:
+        number = self.counts[kind.name]
+        wanted = LENGTH_DIFFERENCES[number % 3] - prepared.shift
+        both = (number // 3) % 2
+        voice = Voice(self.env.tool_format, run.task.question)
+        place: list[int] = []
+        flawed, _ = play(
+            self.env,
+            run.task,
+            _flawed_policy(run, prepared, max(0, wanted) + both, place),
+            voice,
+        )
+        clean, _ = play(self.env, run.task, _padded(run, max(0, -wanted) + both), voice)
+        given = flawed.attempts[-1].final_answer or ""
+        crashed = given == "unknown" or "Error" in given  # the expert's script gave up
+        if flawed.stop_reason != "answered" or crashed or clean.outcome != 1.0:
+            return None
+        if kind.unseen and stands_in(given, "\n".join(t.observation for t in flawed.turns)):
+            return None
+        turn = place[0]
+        label, task = _label(LABELS[number % len(LABELS)], run, other, flawed, rng)
+        flawed, clean = _graded(flawed, task), _graded(clean, task)
+        pair_id = f"{run.task.id}-{kind.name}"
+        turns = len(flawed.turns)
+        targets = (CLEAN_TARGET,) * turn + (kind.target,) * (turns - turn)
+        critique = kind.critique.replace("{turn}", ordinal(turn))
+        split = run.task.split
+        return [
+            PlantedRecord(
+                flawed,
+                kind.name,
+                turn,
+                kind.target,
+                critique,
+                targets,
+                pair_id,
+                diverges=prepared.at,
+                split=split,
+                label=label,
+            ),
+            _clean_record(clean, pair_id, split, label),
+        ]
+
+    def _benign_pair(
+        self, run: CleanRun, name: str, rng: random.Random
+    ) -> list[PlantedRecord] | None:
+        prepared = TWINS[name](run, rng)
+        if prepared is None:
+            return None
+        diverges, policy = prepared
+        salt = "other words" if name == "rephrased" else ""
+        voice = Voice(self.env.tool_format, run.task.question, salt)
+        twin, steps = play(self.env, run.task, policy, voice)
+        if twin.outcome != 1.0 or not twin_is_true(run, steps):
+            return None
+        pair_id = f"{run.task.id}-{name}"
+        split = run.task.split
+        record = dataclasses.replace(
+            _clean_record(twin, pair_id, split, "as_is"), kind=name, benign=True, diverges=diverges
+        )
+        return [record, _clean_record(run.trajectory, pair_id, split, "as_is")]
+
+
+def _clean_record(trajectory: Trajectory, pair_id: str, split: str, label: str) -> PlantedRecord:
+    targets = (CLEAN_TARGET,) * len(trajectory.turns)
+    return PlantedRecord(
+        trajectory,
+        CLEAN,
+        None,
+        CLEAN_TARGET,
+        CLEAN_CRITIQUE,
+        targets,
+        pair_id,
+        split=split,
+        label=label,
+    )
+
+
+def _flawed_policy(run: CleanRun, prepared: Plant, looks: int, place: list[int]) -> Policy:
+    """The shared beginning, the flaw, the rest; ``looks`` second looks before the answer.
+
+    Writes the flawed turn's index into ``place``.
+    """
+    history: list[Any] = []
+    for step in run.steps[: prepared.at]:
+        results = yield dataclasses.replace(step.move, written=step.completion)
+        history.append((step.move.calls, tuple(results)))
+    move = next(prepared.policy)
+    first = True
+    while True:
+        if move.final:
+            yield from _looks(run, history, looks)
+        if first:
+            place.append(len(history))
+            first = False
+        results = yield move
+        history.append((move.calls, tuple(results)))
+        try:
+            move = prepared.policy.send(results)
+        except StopIteration:
+            return
+
+
+def _padded(run: CleanRun, looks: int) -> Policy:
+    """The clean run with ``looks`` second looks before its answer."""
+    history: list[Any] = []
+    for move in resume(run, 0):
+        if move.final:
+            yield from _looks(run, history, looks)
+        results = yield move
+        history.append((move.calls, tuple(results)))
+
+
+def _looks(run: CleanRun, history: list[Any], count: int) -> Policy:
+    """Up to ``count`` second looks; they become part of ``history``."""
+    for _ in range(count):
+        look = next(second_looks(run.task.question, run.tools, history), None)
+        if look is None:
+            return
+        results = yield look
+        history.append((look.calls, tuple(results)))
+
+
+def _label(
+    wanted: str, run: CleanRun, other: CleanRun, flawed: Trajectory, rng: random.Random
+) -> tuple[str, Task]:
+    """The task as recorded: with its own answer, or a wrong one as ``wanted`` says, where it can."""
+    given = flawed.attempts[-1].final_answer or ""
+    if not isinstance(run.task.answer, str | int | float):
+        return "as_is", run.task  # lists and the like: a grader would refuse a text in their place
+    if wanted == "lucky" and flawed.outcome == 0.0:
+        task = _mislabelled(run.task, given)
+        if _grades(task, given, run.answer) == (1.0, 0.0):
+            return wanted, task
+    if wanted == "unlucky":
+        counted = any(char.isdigit() for char in run.answer)
+        strange = perturbed(run.answer, rng) if counted else other.answer
+        task = _mislabelled(run.task, strange)
+        if _grades(task, given, run.answer) == (0.0, 0.0):
+            return wanted, task
+    return "as_is", run.task
+
+
+def _grades(task: Task, *answers: str) -> tuple[float, ...] | None:
+    try:
+        return tuple(grade(task, answer) for answer in answers)
+    except GraderError:
+        return None  # the made-up answer is none that this grader could be given
+
+
+def _mislabelled(task: Task, answer: str) -> Task:
+    return dataclasses.replace(
+        task, answer=answer.replace(",", "") if is_number(answer) else answer
+    )
+
+
+def _graded(trajectory: Trajectory, task: Task) -> Trajectory:
+    """The record as it had been under ``task``, which differs in its recorded answer only."""
+    attempt = trajectory.attempts[-1]
+    outcome = grade(task, attempt.final_answer)
+    last = dataclasses.replace(attempt.turns[-1], reward=outcome)
+    attempt = dataclasses.replace(attempt, outcome=outcome, turns=(*attempt.turns[:-1], last))
+    return dataclasses.replace(trajectory, task=task, attempts=(*trajectory.attempts[:-1], attempt))
