@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from reagent_env.judgement import Judgement
+from reagent_env.reward_models import served
 from reagent_env.reward_models.base import RewardModel, Unscored, kind_of
 from reagent_env.reward_models.circuit_breaker import CircuitBreaker
 from reagent_env.reward_models.parse import render_judgement
@@ -209,8 +210,15 @@ FAULTS: dict[str, tuple[ChatReply, Unscored]] = {
 }
 
 
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_has_its_own_name_and_no_score(fault: str) -> None:
+def test_a_fault_has_its_own_name_and_no_score(
+    fault: str, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if transport == "aiohttp":
+        pytest.importorskip("aiohttp")
+    else:
+        monkeypatch.setattr(served, "fast_http_client", lambda: None)
     reply, kind = FAULTS[fault]
     deadline = 0.3 if reply.hangs else 20.0
     with judging(lambda _: reply, deadline_s=deadline) as (judge, _):
@@ -379,7 +387,7 @@ def test_in_an_outage_everything_is_unscored_and_soon() -> None:
         metrics = judge.metrics()
     assert {kind_of(judgement) for judgement in judgements} == {Unscored.TRANSPORT}
     assert metrics.breaker_opened == 1
-    assert metrics.requests < 80  # two rounds of 32 slots; the rest were not asked
+    assert metrics.requests < 140  # two rounds of 64 slots; the rest were not asked
     assert "not asked: 4 failures in a row" in str(judgements[-1].unscored)
     assert time.monotonic() - began < 15
 
