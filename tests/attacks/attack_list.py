@@ -228,7 +228,7 @@ RESOURCES = (
                         signal.pause()
             signal.pause()
         """),
-        outcomes=INTERRUPTED,
+        outcomes=outcomes("timeout_interrupted", "timeout_killed"),
         timeout_s=0.5,
     ),
 )

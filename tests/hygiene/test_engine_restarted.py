@@ -100,7 +100,9 @@ def engine(docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[E
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.attacks)]
+)
 def test_a_pool_survives_its_engine(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:

@@ -99,13 +99,18 @@ def containers() -> int:
     return len(connect().containers(all=True, filters={"label": label}))
 
 
-def sample(kind: str, pool: SandboxPool, episode: int) -> Sample:
+def held(kind: str) -> tuple[int, int]:
+    """Return the containers and the zombies of this process."""
+    return containers() if kind == "docker" else 0, children("ZX")
+
+
+def sample(kind: str, pool: SandboxPool, episode: int, before: tuple[int, int]) -> Sample:
     # What was given back is wiped or replaced in the background: wait for that to be over.
     limit = time.monotonic() + 10
     while time.monotonic() < limit:
         with pool._lock:
             busy = pool._creating or len(pool._idle) < len(pool._members)
-        if not busy and (kind != "docker" or containers() == pool.size):
+        if not busy and (kind != "docker" or containers() - before[0] == pool.size):
             break
         time.sleep(0.05)
     gc.collect()
@@ -114,9 +119,9 @@ def sample(kind: str, pool: SandboxPool, episode: int) -> Sample:
         episode=episode,
         descriptors=len(os.listdir("/proc/self/fd")),
         threads=threading.active_count(),
-        zombies=children("ZX"),
+        zombies=held(kind)[1] - before[1],
         sandboxes=pool.size,
-        containers=containers() if kind == "docker" else 0,
+        containers=held(kind)[0] - before[0],
         children=children(),
         resident_kib=int(statm[1]) * os.sysconf("SC_PAGE_SIZE") // 1024,
     )
@@ -128,32 +133,44 @@ def run_episode(
     """One episode: nasty or not, its outcome is the one that is right for it."""
     nasty = ORDER[number % len(ORDER)]
     env.reset(seed=number)
-    if nasty:
+
+    def step(code: str) -> str | None:
+        """Take one step; None when the sandbox was lost."""
+        observation, _, _, truncated, info = env.step(call(code))
+        if truncated:
+            assert info["stop_reason"] == "infrastructure_failure", info
+            lost.append((nasty or "well-behaved", info["infrastructure_error"]))
+            return None
+        return str(observation)
+
+    ends[nasty or "well-behaved"] += 1
+    if nasty == "forges a result":
         _, reward, _, truncated, info = env.step(call(NASTY[nasty]))
-        ends[nasty] += 1
-        if nasty == "forges a result":
-            assert truncated
-            assert info["stop_reason"] == "infrastructure_failure"
-            assert reward != reward  # NaN: left out of every mean
+        assert truncated
+        assert info["stop_reason"] == "infrastructure_failure"
+        assert reward != reward  # NaN: left out of every mean
+        return
+    if nasty:
+        if step(NASTY[nasty]) is None or (observation := step("6 * 7")) is None:
             return
-        if truncated and info["stop_reason"] == "infrastructure_failure":
-            lost.append((nasty, info["infrastructure_error"]))
-            return
-        assert not truncated, info
-        observation = env.step(call("6 * 7"))[0]
         # A bomb's survivors share the session's CPU until the reset, and may take it all.
         assert "42" in observation or nasty == "fork bomb", (nasty, observation)
     else:
-        assert "499500" in env.step(call("x = sum(range(1000)); print(x)"))[0]
-        assert "499501" in env.step(call("open('kept', 'w').write(str(x + 1)); x + 1"))[0]
-        assert "499501" in env.step(call("print(open('kept').read())"))[0]
-        ends["well-behaved"] += 1
+        for code, shown in (
+            ("x = sum(range(1000)); print(x)", "499500"),
+            ("open('kept', 'w').write(str(x + 1)); x + 1", "499501"),
+            ("print(open('kept').read())", "499501"),
+        ):
+            if (observation := step(code)) is None:
+                return
+            assert shown in observation, observation
     _, _, terminated, _, info = env.step("I do not know.\n<answer>0</answer>")
     assert terminated, info
 
 
 def soak(kind: str, episodes: int, every: int) -> list[Sample]:
     """Run the episodes four at a time; return a sample after every ``every`` of them."""
+    before = held(kind)  # of other tests' sandboxes, in the same process
     pool = get_pool(kind, LIMITS)
     envs = [
         gym.make(
@@ -175,7 +192,7 @@ def soak(kind: str, episodes: int, every: int) -> list[Sample]:
 
             for start in range(0, episodes, every):
                 list(workers.map(work, range(CONCURRENCY), [start] * CONCURRENCY))
-                samples.append(sample(kind, pool, start + every))
+                samples.append(sample(kind, pool, start + every, before))
                 print(samples[-1], flush=True)
         print(f"{time.monotonic() - began:.0f} s; {pool.counters}\n{dict(ends)}", flush=True)
         print(f"lost unasked: {lost}", flush=True)
@@ -191,7 +208,7 @@ def soak(kind: str, episodes: int, every: int) -> list[Sample]:
 def assert_flat(samples: list[Sample], growth: float) -> None:
     """Nothing grew from the first sample to the last."""
     first, last = samples[0], samples[-1]
-    assert last.zombies == 0
+    assert last.zombies <= 0
     # A pool may hold another sandbox or two by then, and each has a few descriptors; the engine's
     # client keeps a connection for each thread that asked it something at the same time.
     more = max(0, last.sandboxes - first.sandboxes)
