@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help demo test test-vllm lint attacks soak bench clean system docker
+.PHONY: help demo test test-vllm lint attacks soak bench clean bubblewrap docker
 .DEFAULT_GOAL := help
 help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -15,13 +15,14 @@ $(VENV)/ready: pyproject.toml constraints/cpu.txt scripts/make-venv
 	PYTHON=$(PYTHON) scripts/make-venv $(VENV) dev
 	@touch $@
 
-system:
-	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/ensure-system; fi
+bubblewrap:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/ensure-system bubblewrap util-linux; fi
 
-docker: system
+docker:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/ensure-system; fi
 	@scripts/ensure-docker || echo "Going on without Docker: its tests will fail if REAGENT_REQUIRE_DOCKER=1, else skip."
 
-demo: $(VENV)/ready system   ## set up, then watch an agent in the best sandbox found
+demo: $(VENV)/ready bubblewrap   ## set up, then watch an agent in the best sandbox found
 	$(BIN)/reagent doctor
 	$(BIN)/reagent eval reagent/PythonMath-v0 --agent expert --episodes 200
 

@@ -78,14 +78,15 @@ def serve_judge(
 
 def _tried(spec: str) -> str:
     """What one judgement of an example trajectory came to: a model may answer, and not as a judge."""
-    from reagent_env.reward_models import make_reward_model
+    from reagent_env.reward_models import Unscored, make_reward_model
+    from reagent_env.reward_models.base import kind_of
     from reagent_env.testing import example_trajectory
 
     (judgement,) = make_reward_model(spec).judge([example_trajectory(3)])
     if judgement.score is not None:
-        verdict = (
-            f"It judges: an example scored {judgement.score:g} in {judgement.latency_s:.1f} s."
-        )
+        verdict = f"It judges: an example scored {judgement.score:g} in {judgement.latency_s:.1f} s."
+    elif kind_of(judgement) is Unscored.TRANSPORT:
+        verdict = f"It could not be tried: {judgement.unscored}. On a CPU a verdict takes minutes."
     else:
         verdict = (
             f"It answers, but not as a judge: {judgement.unscored}. Rewards from it would all be "
