@@ -81,11 +81,8 @@ class TestAServedJudgeKeepsTheContract(RewardModelContract):
 
 
 def test_judgements_come_in_the_order_of_the_trajectories() -> None:
-    def slower_first(request: ChatRequest) -> ChatReply:
-        return honest(request)
-
     trajectories = numbered(40)
-    with judging(slower_first, {"latency_s": 0.01, "slots": 3}, concurrency=7) as (judge, _):
+    with judging(honest, {"latency_s": 0.01, "slots": 3}, concurrency=7) as (judge, _):
         together = judge.judge(trajectories)
         alone = [judge.judge([trajectory])[0] for trajectory in trajectories[:5]]
     assert len({judgement.score for judgement in together}) > 30
@@ -119,6 +116,21 @@ def test_it_can_be_awaited_on_any_loop() -> None:
         three, two = asyncio.run(both())
         assert [j.score for j in two] == [j.score for j in three[:2]]
         assert asyncio.run(judge.ajudge([])) == []
+
+
+def test_a_caller_that_gives_up_leaves_its_slot_to_others() -> None:
+    def script(request: ChatRequest) -> ChatReply:
+        return ChatReply(hangs=True) if request.number == 0 else honest(request)
+
+    with judging(script, concurrency=1) as (judge, _):
+
+        async def impatient() -> None:
+            async with asyncio.timeout(0.3):
+                await judge.ajudge(numbered(1))
+
+        with pytest.raises(TimeoutError):
+            asyncio.run(impatient())
+        assert judge.judge(numbered(1))[0].score is not None
 
 
 def test_the_request_is_greedy_and_bounded() -> None:
