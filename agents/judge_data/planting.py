@@ -166,7 +166,7 @@ class _Planter:
     def _flawed_pair(
         self, run: CleanRun, other: CleanRun, kind: FlawKind, prepared: Plant, rng: random.Random
     ) -> list[PlantedRecord] | None:
-        number = self.counts[kind.name]
+        number = self.counts[kind.name] + _offset(self.env, kind.name)
         wanted = LENGTH_DIFFERENCES[number % 3] - prepared.shift
         both = (number // 3) % 2
         voice = Voice(self.env.tool_format, run.task.question)
@@ -226,6 +226,12 @@ class _Planter:
             _clean_record(twin, pair_id, split, "as_is"), kind=name, benign=True, diverges=diverges
         )
         return [record, _clean_record(run.trajectory, pair_id, split, "as_is")]
+
+
+def _offset(env: ToolUseEnv, kind: str) -> int:
+    """Where the cycles begin, so that few tasks of several environments are balanced together."""
+    env_id = "" if env.spec is None else env.spec.id
+    return stable_random("offset", env_id, kind).randrange(len(LABELS) * len(LENGTH_DIFFERENCES))
 
 
 def _clean_record(trajectory: Trajectory, pair_id: str, split: str, label: str) -> PlantedRecord:
