@@ -6,7 +6,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from reagent_env.reward_models.rubric_checks_grounds import is_scaled
+from reagent_env.reward_models.rubric_checks_grounds import is_scaled, small_or_familiar
 from reagent_env.reward_models.rubric_finding import Finding
 from reagent_env.reward_models.rubric_text import (
     MONTHS,
@@ -56,22 +56,27 @@ _CORRECTION = re.compile(
     re.IGNORECASE,
 )
 _SEVERAL = re.compile(
-    r"\b(?:all|each|every|both|total|sum|\w{3,}est|most|least|average|mean|deviation)\b",
+    r"\b(?:all|each|every|total|sum|\w{3,}est|most|least|average|mean|deviation)\b",
     re.IGNORECASE,
 )
 _EXAMPLE = re.compile(
     r"\([^()]{0,200}\b(?:or|e\.g\.|such as|for example|like)\b[^()]{0,200}\)"
+    r"|\b(?:as|like|form|e\.g\.) -?[0-9][\w.+-]*"
     r"|\b(?:answer|reply|round\w*) (?:in|with|as|to)\b[^.\n]{0,200}",
     re.IGNORECASE,
 )
 """Examples of how to write an answer."""
+_QUOTED = re.compile(r"[\"“]([^\"”\n]{1,200})[\"”]")
 _DIGITS = re.compile(r"[0-9][0-9,]*(?:\.[0-9]+)?")
 _DESCRIBED = re.compile(r"\bthe ((?:first |home |opening )?[a-z]{2,})(?![\w-])")
 _NO_LOOK_UP = frozenset(
     ("name", "one", "ones", "file", "following", "table", "rows", "row", "column", "value", "whole",
      "same", "answer", "sum", "total")
 )  # fmt: skip
-_NAMED_TWICE = re.compile(r"^\W*(?:which|what) ([a-z]+) is the \1\b", re.IGNORECASE)
+_NAMED_TWICE = re.compile(
+    r"\b([a-z]+) (?:is|that is) the \1\b|\bthe [a-z]+ that is the\b", re.IGNORECASE
+)
+_BOTH = re.compile(r"\bboth\b", re.IGNORECASE)
 
 
 def end_of_attempt(view: View) -> Iterator[Finding]:
@@ -111,7 +116,7 @@ def premature_answer(view: View) -> Iterator[Finding]:
     if not view.answered or not view.tools:
         return
     told = [call for call in view.calls if call.error is None and not call.trivial_code]
-    if not told:
+    if not told and not view.continued:
         yield Finding(
             view.turns[-1].index,
             "premature_answer",
@@ -125,7 +130,7 @@ def answer_without_evidence(view: View) -> Iterator[Finding]:
     """An answer that no result holds, or only results about something else."""
     answer = view.final_answer
     told = [call for call in view.calls if call.error is None and not call.trivial_code]
-    if not view.answered or not answer or not told:
+    if not view.answered or not answer or not (told or view.continued):
         return
     last = view.turns[-1].index
     if answer.lower().strip(" .") in _CHOICES | _GIVES_UP:
@@ -144,7 +149,7 @@ def answer_without_evidence(view: View) -> Iterator[Finding]:
             yield Finding(
                 last,
                 "unit_slip",
-                0.45,
+                0.6,
                 "the final number is a shown number times a unit's factor",
                 "Check which unit is asked for and convert only where it differs.",
             )
@@ -152,7 +157,7 @@ def answer_without_evidence(view: View) -> Iterator[Finding]:
             yield Finding(
                 last,
                 "mental_arithmetic",
-                0.5,
+                0.6,
                 "the final number stands in no result: it was worked out without running code",
                 "Run code for the calculation and answer with what it prints.",
             )
@@ -160,7 +165,7 @@ def answer_without_evidence(view: View) -> Iterator[Finding]:
             yield Finding(
                 last,
                 "unsupported_answer",
-                0.5,
+                0.6,
                 "what it answers stands in no result",
                 "Answer only with what a result shows; look further if none does.",
             )
@@ -197,7 +202,7 @@ def answer_without_evidence(view: View) -> Iterator[Finding]:
         yield Finding(
             last,
             "unlinked_answer",
-            0.35,
+            0.45,
             "the answer stands only in passages about something else",
             "Take the answer from the passage about what the question asks for.",
         )
@@ -239,28 +244,28 @@ def answer_of_wrong_kind(view: View) -> Iterator[Finding]:
 
 def parts_ignored(view: View) -> Iterator[Finding]:
     """Names and numbers of the question that no call and no result ever took up."""
-    if not view.answered or not any(view.calls):
+    if not view.answered or view.continued or not any(view.calls):
         return
     code_turn = max((call.turn for call in view.calls if call.computes), default=None)
-    if code_turn is None:
-        used = {word for turn in view.turns for word in turn.words}
-    else:
-        used = {word for turn in view.turns if turn.calls for word in turn.words}
-    ignored = 0
-    for one in view.question_names:
-        if all(word not in used and word not in view.linked_tokens for word in one):
-            ignored += 1
-    asked = tokens(_EXAMPLE.sub(" ", view.question))
-    numbers = {n for n in asked if is_number(n) and (as_float(n) or 0) > 12}
+    asking = [turn for turn in view.turns if turn.calls]
+    used = {word for turn in asking for word in turn.words}
+    looks_up = any(call.queries or call.urls for call in view.calls)
+    quoted = {one for text in _QUOTED.findall(view.question[:20_000]) for one in names(f'"{text}')}
+    wanted = view.question_names if looks_up else view.question_names & quoted
+    unasked = [one for one in wanted if not any(word in used for word in one)]
+    ignored = sum(all(word not in view.linked_tokens for word in one) for one in unasked)
     if code_turn is not None:
+        asked = tokens(_EXAMPLE.sub(" ", view.question))
+        numbers = {n for n in asked if is_number(n) and not small_or_familiar(n)}
         absent = [n for n in numbers if n not in used and n not in view.linked_tokens]
-        if absent and (not _derivable(absent, used)):
+        if absent and not _derivable(absent, used):
             ignored += 1
-    if ignored:
+    if ignored or (unasked and len(unasked) == len(wanted)):
+        nothing_asked = bool(wanted) and len(unasked) == len(wanted)
         yield Finding(
             code_turn if code_turn is not None else view.turns[-1].index,
             "part_ignored",
-            min(0.45, 0.2 + 0.1 * ignored),
+            0.6 if nothing_asked else min(0.45, 0.2 + 0.1 * ignored),
             "part of what the question names was never looked up or computed with",
             "Go through the question and see that each name, number and condition is used.",
             hindsight=True,
@@ -269,7 +274,7 @@ def parts_ignored(view: View) -> Iterator[Finding]:
 
 def too_few_steps(view: View) -> Iterator[Finding]:
     """Fewer look-ups than a chain of relations in the question needs."""
-    if not view.answered or not any(view.calls):
+    if not view.answered or view.continued or not any(view.calls):
         return
     needed = steps_needed(view.question)
     if needed < 2:
@@ -298,14 +303,16 @@ def steps_needed(question: str) -> int:
     stem = question[:2_000].split("\n", 1)[0]
     described = [noun for noun in _DESCRIBED.findall(stem) if noun not in _NO_LOOK_UP]
     repeated = len(described) - len(set(described))
-    return max(1, len(described) - repeated - bool(_NAMED_TWICE.search(stem)))
+    return max(
+        1, len(described) - repeated - bool(_NAMED_TWICE.search(stem)) - bool(_BOTH.search(stem))
+    )
 
 
 def stale_values(view: View) -> Iterator[Finding]:
     """An older value used after a later result gave another for the same thing."""
     seen: dict[tuple[str, str], tuple[int, frozenset[str]]] = {}
     replaced: dict[str, tuple[int, frozenset[str]]] = {}
-    corrections: list[tuple[int, str]] = []
+    corrections: list[tuple[int, str, str]] = []
     for call in view.calls:
         if call.error is not None or call.trivial_code:
             continue
@@ -318,12 +325,12 @@ def stale_values(view: View) -> Iterator[Finding]:
             seen[key] = (call.turn, numbers)
         if _CORRECTION.search(call.content):
             corrections += [
-                (call.turn, line)
+                (call.turn, line, call.content.lstrip()[:200].split("\n", 1)[0])
                 for line in call.content.split("\n")
                 if _CORRECTION.search(line) and _DIGITS.search(line)
             ]
-    for since, line in corrections[:20]:
-        _note_correction(view, since, line, replaced)
+    for since, line, heading in corrections[:20]:
+        _note_correction(view, since, line, heading, replaced)
     if not replaced:
         return
     for turn in view.turns:
@@ -349,7 +356,7 @@ def stale_values(view: View) -> Iterator[Finding]:
 
 
 def _note_correction(
-    view: View, turn: int, line: str, replaced: dict[str, tuple[int, frozenset[str]]]
+    view: View, turn: int, line: str, heading: str, replaced: dict[str, tuple[int, frozenset[str]]]
 ) -> None:
     numbers = {canonical_number(n) for n in _DIGITS.findall(line)}
     new = frozenset(n for n in numbers if view.first_seen.get(n, turn) >= turn)
@@ -358,12 +365,14 @@ def _note_correction(
     for old in numbers - new:
         if not number_is_small(old):
             replaced.setdefault(old, (turn, new))
-    about = set(names(line))
+    about = {*names(line), *names(heading, initial=True)}
     for call in view.calls:
         if call.turn >= turn or call.error is not None:
             continue
-        for earlier in call.content.split("\n"):
-            if about and about & set(names(earlier)):
+        lines = call.content.split("\n")[:400]
+        same = bool(about & set(names(lines[0], initial=True)))
+        for earlier in lines:
+            if same or about & set(names(earlier)):
                 for one in _DIGITS.findall(earlier):
                     old = canonical_number(one)
                     if old not in numbers and not number_is_small(old):
@@ -423,7 +432,7 @@ def partial_reading(view: View) -> Iterator[Finding]:
 
 def incomplete_list(view: View) -> Iterator[Finding]:
     """A question about all of a list, of which only some were looked up."""
-    if not view.answered or not _SEVERAL.search(view.question):
+    if not view.answered or not _SEVERAL.search(view.question) or _BOTH.search(view.question):
         return
     for call in view.calls:
         if call.error is not None or call.computes or ";" not in call.content:

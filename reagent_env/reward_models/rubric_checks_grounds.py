@@ -19,7 +19,8 @@ from reagent_env.reward_models.rubric_view import Call, Name, View
 _ROUND = re.compile(r"10*(?:\.0+)?|0\.0*1|0\.0*5|[25]0+|0x[0-9a-f]{1,2}")
 _CONSTANTS = """24 28 29 30 31 32 36 48 52 60 64 90 128 180 255 256 273.15 360 365 365.25 366 512
 1000 1024 1440 3600 86400 0.5 0.25 0.75 1.5 3.14 3.1416 3.14159 2.71828 0.3048 0.9144 1.609344
-1.60934 1.609 0.621371 0.453592 2.54 2.20462 4.184 9.8 9.81 1.8 4096 65536 97 122 65 998244353"""
+1.60934 1.609 0.621371 0.453592 2.54 2.20462 4.184 9.8 9.81 1.8 4096 65536 97 122 65
+998244353 123456789 1234567890"""
 _FAMILIAR = frozenset(_CONSTANTS.split())
 _LITERAL_NAME = re.compile(r"[\"']([^\"'\n]{1,200})[\"']")
 _UNIT_FACTORS = (
@@ -85,7 +86,10 @@ def _query(view: View, call: Call, query: str) -> Finding | None:
             f"no word of {_shown(query)} comes from the question or from a result",
             "Ask about what the question names, or what results showed.",
         )
-    asked = list(names(query, initial=True))
+    asked: list[Name] = []
+    for one in names(query, initial=True):
+        if not asked or one != asked[-1][1:]:
+            asked.append(one)
     anchored = any(_leads_back(view, one, call.turn) for one in asked)
     for one in asked:
         named = view.named.get(one, call.turn) < call.turn
@@ -192,12 +196,13 @@ def number_is_strange(view: View, number: str, turn: int) -> bool:
     """True for a number of some size that nothing before ``turn`` shows or leads to."""
     return (
         not view.seen_before(number, turn)
-        and not _small_or_familiar(number)
+        and not small_or_familiar(number)
         and not _derived(view, number, turn)
     )
 
 
-def _small_or_familiar(number: str) -> bool:
+def small_or_familiar(number: str) -> bool:
+    """True for whole numbers up to 12, round numbers and well-known constants."""
     value = as_float(number)
     if value is None:
         return False

@@ -21,7 +21,7 @@ _NUMBER = re.compile(
     r"|[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?)"
 )
 _NAME = re.compile(r"[A-ZÀ-Þ][\w'’]*(?:[ -][A-ZÀ-Þ][\w'’]*)*")
-_SENTENCE_END = frozenset(".!?:\n>]")
+_SENTENCE_END = frozenset(".!?\n>]")
 
 MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september",

@@ -146,6 +146,8 @@ class View:
     observations: list[str] = field(default_factory=list)
     """Texts of successful results, in order."""
     has_code_tool: bool = False
+    continued: bool = False
+    """True for an attempt after another, which may lean on what that one saw."""
 
     @property
     def calls(self) -> Iterator[Call]:
@@ -214,6 +216,7 @@ def view_of(trajectory: Trajectory) -> View:
         floats=sorted(indexer.floats),
         last_used=last_used,
         observations=observations,
+        continued=len(trajectory.attempts) > 1,
         has_code_tool=any(
             key in _CODE_HINTS for schema in tools.values() for key in _properties(schema)
         ),

@@ -245,7 +245,7 @@ def made_up_operand(s: Script, t: Trajectory, r: random.Random) -> tuple[Script,
     if place is None:
         return None
     code = s.steps[place][1][0][1]["code"]
-    found = [m for m in re.finditer(r"(?<![\w.])\d{3,}(?![\w.])", code)]
+    found = list(re.finditer(r"(?<![\w.])\d{3,}(?![\w.])", code))
     if not found:
         return None
     one = r.choice(found)
@@ -450,7 +450,15 @@ DAMAGES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "gives up": (give_up, NAMES),
     "no readable answer": (no_box, NAMES),
 }
-FEW = {"altered result": 5, "unlinked answer": 5, "too few steps": 5, "part ignored": 10}
+FEW = {
+    "altered result": 3,
+    "unlinked answer": 3,
+    "too few steps": 8,
+    "part ignored": 3,
+    "unit slip": 3,
+    "unlinked look-up": 15,
+    "needless call": 15,
+}
 """Kinds that only some of the tasks allow, with the fewest that must have come about."""
 
 
@@ -502,3 +510,356 @@ def test_damaged_attempts_rank_below_clean_ones_and_the_flawed_turn_stands_out(
         assert below >= 0.9 * pairs, kind
         assert named >= 0.8 * pairs, kind
     assert sum(row[3] for row in rows) >= 0.8 * sum(row[1] for row in rows)
+
+
+def rephrased(world: World, number: int, chance: random.Random) -> Script:
+    words = [
+        "Let me find this step by step.",
+        "I need one more fact before I can answer.",
+        "Next I look this up, since the result before names it.",
+        "Now that this is known, the next link of the chain is due.",
+    ]
+    script = script_of(world.clean[number])
+    steps = [(chance.choice(words), calls) for _, calls in script.steps]
+    return Script(steps, f"The results settle it.\n{script.last}")
+
+
+def looks_again(world: World, number: int, chance: random.Random) -> Script:
+    """Opens the page behind the last search, or computes the number a second time another way."""
+    clean = world.clean[number]
+    script = script_of(clean)
+    name, given = script.steps[-1][1][0]
+    if name == "search":
+        url = re.search(r"url: (\S+)", clean.turns[len(script.steps) - 1].observation)
+        assert url is not None
+        step: Step = ("The page itself should confirm it.", [("browse", {"url": url[1]})])
+    elif name == "browse":
+        query = re.sub(r"\W+|wiki|_", " ", given["url"]).strip()
+        step = ("A search should agree.", [("search", {"queries": [query]})])
+    else:
+        step = (
+            "A second run, after a new import, should agree.",
+            [("python", {"code": "import math\n" + given["code"]})],
+        )
+    return Script([*script.steps, step], script.last)
+
+
+def longer_path(world: World, number: int, chance: random.Random) -> Script:
+    """Lists the files, or opens the page of the first hit before going on."""
+    clean = world.clean[number]
+    script = script_of(clean)
+    name = script.steps[0][1][0][0]
+    if name == "search":
+        url = re.search(r"url: (\S+)", clean.turns[0].observation)
+        assert url is not None
+        step: Step = ("", [("browse", {"url": url[1]})])
+        return Script([script.steps[0], step, *script.steps[1:]], script.last)
+    if name == "python":
+        text = "import sys\nprint(sys.version_info[:2] >= (3, 8))"
+        return Script([("", [("python", {"code": text})]), *script.steps], script.last)
+    return Script([("", [(name, {"path": "readme.txt"})]), *script.steps], script.last)
+
+
+def together(world: World, number: int, chance: random.Random) -> Script:
+    """The first step's call in parallel with a second query about the same."""
+    script = script_of(world.clean[number])
+    name, given = script.steps[0][1][0]
+    second = (name, {**given, "top_k": 2}) if name == "search" else None
+    if name == "search":
+        second = (name, {**given, "queries": [given["queries"][0].rsplit(" ", 1)[0]], "top_k": 6})
+    calls = [*script.steps[0][1], *([second] if second else [])]
+    return Script([("", calls), *script.steps[1:]], script.last)
+
+
+@pytest.mark.parametrize("benign", [rephrased, looks_again, longer_path, together])
+def test_benign_variants_lose_at_most_a_twentieth(
+    worlds: dict[str, World], benign: Callable[[World, int, random.Random], Script]
+) -> None:
+    chance = random.Random(3)
+    losses = []
+    for name in NAMES:
+        world = worlds[name]
+        for number in range(0, TASKS, 3):
+            varied = world.play(world.tasks[number], benign(world, number, chance))
+            if any(r.error for turn in varied.turns for r in turn.results) or any(
+                f.kind == "repeated_call" for f in JUDGE.findings(varied)
+            ):  # the expert itself had opened that page: not a benign variant
+                continue
+            losses.append((score(world.clean[number]) - score(varied), varied))
+    assert len(losses) >= 12
+    for loss, varied in losses:
+        assert loss <= 0.05, [*JUDGE.findings(varied), varied.task.question]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_experts_score_high_and_random_agents_low(worlds: dict[str, World], name: str) -> None:
+    world = worlds[name]
+    assert min(score(trajectory) for trajectory in world.clean) >= 0.8
+    played = [run_episode(world.env, RandomAgent(), task) for task in world.tasks]
+    assert max(score(trajectory) for trajectory in played) <= 0.4
+
+
+def test_scores_grow_along_clean_attempts_and_end_in_the_score(worlds: dict[str, World]) -> None:
+    flawless = 0
+    for judge in (JUDGE, RubricJudge(causal=True)):
+        for world in worlds.values():
+            for trajectory, judged in zip(world.clean, judge.judge(world.clean), strict=True):
+                assert judged.turn_scores is not None
+                assert judged.turn_scores[-1] == judged.score == max(judged.turn_scores)
+                assert judged.turn_scores[0] <= 0.6
+                if not JUDGE.findings(trajectory):
+                    flawless += 1
+                    gains = zip((0.0, *judged.turn_scores), judged.turn_scores, strict=False)
+                    assert all(after > before for before, after in gains)
+    assert flawless >= 40
+
+
+def _prefix(trajectory: Trajectory, turns: int) -> Trajectory:
+    attempt = trajectory.attempts[-1]
+    if turns == len(attempt.turns):
+        return trajectory
+    cut = Attempt(turns=attempt.turns[:turns])
+    return replace(trajectory, attempts=(*trajectory.attempts[:-1], cut))
+
+
+def test_causal_turn_scores_are_the_scores_of_the_prefixes(worlds: dict[str, World]) -> None:
+    causal = RubricJudge(causal=True)
+    chance = random.Random(5)
+    for name in ("SearchQA", "ToolMix"):
+        world = worlds[name]
+        for number in range(0, TASKS, 5):
+            script, _ = repeat(script_of(world.clean[number]), world.clean[number], chance)
+            for whole in (world.clean[number], world.play(world.tasks[number], script)):
+                scores = causal.judge([whole])[0].turn_scores
+                assert scores is not None
+                parts = [_prefix(whole, n + 1) for n in range(len(scores))]
+                for judge in (causal, JUDGE):
+                    assert [one.score for one in judge.judge(parts)[:-1]] == pytest.approx(
+                        scores[:-1]
+                    )
+                assert score(whole) == pytest.approx(scores[-1])
+
+
+def test_answer_metadata_files_outcome_and_rewards_change_nothing(
+    worlds: dict[str, World],
+) -> None:
+    for world in worlds.values():
+        for trajectory in world.clean[:6]:
+            attempt = trajectory.attempts[-1]
+            canary = dataclasses.replace(
+                trajectory,
+                task=dataclasses.replace(
+                    trajectory.task,
+                    answer="CANARY-7731",
+                    metadata={"canary": "CANARY-7731", "hops": 99},
+                    files={"CANARY-7731.txt": b"CANARY-7731"},
+                ),
+                attempts=(
+                    dataclasses.replace(
+                        attempt,
+                        outcome=0.0,
+                        turns=tuple(
+                            dataclasses.replace(turn, reward=-5.0) for turn in attempt.turns
+                        ),
+                    ),
+                ),
+            )
+            one, other = JUDGE.judge([trajectory, canary])
+            assert dataclasses.replace(one, latency_s=0) == dataclasses.replace(other, latency_s=0)
+            assert "CANARY" not in json.dumps(other.to_json())
+
+
+def test_the_critique_names_turns_and_never_the_answer(worlds: dict[str, World]) -> None:
+    chance = random.Random(11)
+    for kind, (damage, names) in DAMAGES.items():
+        if kind in ("part ignored", "altered result"):
+            continue
+        world = worlds[names[0]]
+        for number in range(0, TASKS, 11):
+            clean = world.clean[number]
+            damaged = damage(script_of(clean), clean, chance)
+            if damaged is None:
+                continue
+            flawed = world.play(world.tasks[number], damaged[0])
+            critique = JUDGE.judge([flawed])[0].critique
+            assert re.search(r"Turns? \d", critique)
+            assert len(critique) < 500
+            for answer in (clean.task.answer, flawed.attempts[-1].final_answer):
+                if isinstance(answer, str) and len(answer) > 3:
+                    assert answer not in critique
+
+
+@tool
+def read_gauge(station: str) -> str:
+    """Read the level of a station's gauge.
+
+    Args:
+        station: The station's name.
+    """
+    raise NotImplementedError
+
+
+def _gauge(final: int, first: int, second: int, note: str) -> Trajectory:
+    asked = (ToolCall("read_gauge", {"station": "Orvik"}),)
+    turns = (
+        Turn("", asked, (ToolResult("read_gauge", f"Station Orvik\nLevel: {first} cm"),), "-"),
+        Turn("", asked, (ToolResult("read_gauge", f"Station Orvik\n{note} {second} cm"),), "-"),
+        Turn(f"\\boxed{{{final}}}"),
+    )
+    return Trajectory(
+        task=Task(
+            question="What is the level at station Orvik in cm?", answer="0", grader="number"
+        ),
+        prompt="",
+        tools=(read_gauge.schema,),
+        attempts=(Attempt(turns, str(final), None, "answered"),),
+    )
+
+
+@pytest.mark.parametrize("note", ["Level:", "Corrected level:"])
+def test_a_value_that_a_later_result_replaced_is_stale(note: str) -> None:
+    for number in range(20):
+        first, second = 113 + 7 * number, 311 + 5 * number
+        fresh, stale = (_gauge(value, first, second, note) for value in (second, first))
+        assert score(stale) < score(fresh) - 0.1
+        assert score(fresh) >= 0.8
+        assert {f.kind for f in JUDGE.findings(stale)} >= {"stale_value"}
+
+
+def test_a_retry_after_an_error_costs_little_and_repeating_it_more() -> None:
+    task = Task(question="What is the level at station Orvik in cm?", answer="0", grader="number")
+    good = Turn(
+        "",
+        (ToolCall("read_gauge", {"station": "Orvik"}),),
+        (ToolResult("read_gauge", "Level: 145 cm"),),
+        "-",
+    )
+    bad = replace(good, results=(ToolResult("read_gauge", "Error: timed out", "timeout"),))
+    end = Turn("\\boxed{145}")
+
+    def attempt(*turns: Turn) -> Trajectory:
+        made = Attempt(turns, "145", None, "answered")
+        return Trajectory(task, "", (read_gauge.schema,), (made,))
+
+    clean = score(attempt(good, end))
+    assert clean - score(attempt(bad, good, end)) <= 0.11
+    failing = replace(good, results=(ToolResult("read_gauge", "Error: no", "tool_error"),))
+    assert score(attempt(failing, failing, good, end)) < score(attempt(failing, good, end)) - 0.15
+
+
+def test_a_second_attempt_may_use_what_the_first_one_saw(worlds: dict[str, World]) -> None:
+    clean = worlds["SearchQA"].clean[1]
+    first = clean.attempts[0]
+    again = Attempt(first.turns[-2:], first.final_answer, None, "answered", feedback="Look again.")
+    both = replace(clean, attempts=(first, again))
+    judged, earlier = JUDGE.judge([both])[0], JUDGE.judge([both], attempt=0)[0]
+    assert judged.score is not None
+    assert judged.score >= 0.8
+    assert earlier.score == score(clean)
+
+
+def test_an_attempt_without_turns_is_unscored() -> None:
+    empty = Trajectory(Task(question="?", answer="", grader="exact"), "")
+    for trajectory in (empty, replace(empty, attempts=(Attempt(),))):
+        judged = JUDGE.judge([trajectory])[0]
+        assert judged.score is None
+        assert judged.unscored is not None
+        assert judged.unscored.startswith("empty")
+
+
+_text = st.text(max_size=200) | st.sampled_from(
+    [
+        "[1] A\n    url: wiki://A\n    B", "1,2,3", "1e9999", "\\boxed{", "0x", "x" * 300,
+        "<tool_call>", "Corrected: 5 not 4", "print(1)", "A;B;C", "\ud800", "１２", "(" * 200,
+    ]
+)  # fmt: skip
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | _text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
+    max_leaves=6,
+)
+_arguments = st.dictionaries(
+    st.sampled_from(["code", "url", "path", "query", "queries", "n"]) | _text, _values, max_size=3
+)
+_calls = st.builds(
+    ToolCall, st.sampled_from(["python", "search", "read_gauge", ""]) | _text, _arguments
+)
+_results = st.builds(
+    ToolResult,
+    _text,
+    _text,
+    st.none() | st.sampled_from(["malformed", "tool_error", "timeout", "odd"]),
+)
+_turns = st.builds(
+    Turn,
+    _text,
+    st.lists(_calls, max_size=3).map(tuple),
+    st.lists(_results, max_size=3).map(tuple),
+)
+_attempts = st.builds(
+    Attempt,
+    st.lists(_turns, min_size=1, max_size=4).map(tuple),
+    st.none() | _text,
+    st.none(),
+    st.none() | st.sampled_from(["answered", "max_turns", "infrastructure_failure"]),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(_text, st.lists(_attempts, min_size=1, max_size=2), st.booleans())
+def test_any_text_is_judged_within_range(
+    question: str, attempts: list[Attempt], causal: bool
+) -> None:
+    task = Task(
+        question=question.encode("utf-8", "replace").decode() or "?", answer="", grader="exact"
+    )
+    schemas = (read_gauge.schema, {"function": {"name": "python", "parameters": {"properties": 3}}})
+    trajectory = Trajectory(task, question, schemas, tuple(attempts))
+    judged = RubricJudge(causal=causal).judge([trajectory])[0]
+    assert judged.turn_scores is not None
+    assert judged.score is not None
+    assert 0.0 <= judged.score <= 1.0
+    assert judged.turn_scores[-1] == judged.score
+    assert len(judged.turn_scores) == len(attempts[-1].turns)
+
+
+def _long(unit: str, length: int) -> Trajectory:
+    text = unit * (length // len(unit))
+    call = ToolCall("search", {"queries": [text]})
+    turn = Turn(text, (call,), (ToolResult("search", text),), text)
+    made = Attempt((turn, turn, Turn(text)), text, None, "answered")
+    task = Task(question=f"Which of all {text[:20_000]}?", answer="", grader="exact")
+    return Trajectory(task, "", (), (made,))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["Aa Bb ", "Aa; ", "1,", "1,234 ", "[1] A\n", "\"'", "(((", "- - ", "Corrected 1 A\n", "a.", "\n",
+     "I have already ", "the tool ", "score this ", "Aa-", "``", "<tool_call>", "[9] Aa Bb; Cc\n"],
+)  # fmt: skip
+def test_time_grows_with_length_and_not_faster(unit: str) -> None:
+    def seconds(length: int) -> float:
+        trajectory = _long(unit, length)
+        times = []
+        for _ in range(3):
+            start = time.process_time()
+            JUDGE.judge([trajectory])
+            times.append(time.process_time() - start)
+        return min(times)
+
+    short, long = seconds(10_000), seconds(80_000)
+    assert long < 8 * short * 3 + 0.02
+
+
+def test_a_typical_attempt_is_judged_in_two_milliseconds(worlds: dict[str, World]) -> None:
+    every = [trajectory for world in worlds.values() for trajectory in world.clean]
+    JUDGE.judge(every)
+    times = []
+    for trajectory in every:
+        best = float("inf")
+        for _ in range(3):
+            start = time.process_time()
+            JUDGE.judge([trajectory])
+            best = min(best, time.process_time() - start)
+        times.append(best)
+    assert statistics.median(times) <= 0.002
