@@ -37,8 +37,8 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .typing/reagent_env
 
-attacks: $(VENV)/ready docker   ## every attack x 20 on each sandbox, and its twin without the guard
-	$(BIN)/python -m pytest tests/attacks -m "attacks or not attacks" --attack-times 20
+attacks: $(VENV)/ready docker   ## every attack x 20 on each sandbox, its twin without the guard (30 minutes)
+	$(BIN)/python -m pytest tests/attacks tests/hygiene -m "attacks or not attacks" --attack-times 20
 
 test-vllm: $(VENV)/ready docker   ## a real vLLM server plays an environment (first time: 5 minutes, 3 GB)
 	PYTHON=$(PYTHON) scripts/make-vllm-venv .venv-vllm
