@@ -232,7 +232,10 @@ def follow_a_neighbour(s: Script, t: Trajectory, r: random.Random) -> tuple[Scri
         name, given = s.steps[place + 1][1][0]
         if len(hits) < 3 or name != "search":
             continue
-        stranger = hits[-1][0]
+        stranger, snippet = hits[-1]
+        capital = r"[A-Z]\w+(?: [A-Z]\w+)*"
+        if {*re.findall(capital, snippet)} & {*re.findall(capital, " ".join(hits[0]))} - {"The"}:
+            continue  # it does lead back to the question
         query = re.sub(
             r"[A-Z]\w+(?: [A-Z]\w+)*", stranger.replace("\\", ""), given["queries"][0], count=1
         )
