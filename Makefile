@@ -57,6 +57,7 @@ bench: $(VENV)/ready .venv-bench/ready docker   ## benchmarks, both sides in one
 	$(BIN)/reagent sandbox bench
 	.venv-bench/bin/python benchmarks/tool_step.py
 	$(BIN)/python benchmarks/vector_env.py
+	$(BIN)/python benchmarks/served_judge.py
 
 clean:               ## remove the virtual environment and caches
 	rm -rf $(VENV) .venv-* .typing .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -4,7 +4,11 @@
 
     InfrastructureError            masked: the episode has no outcome
     ├── ToolBackendError           a tool's own service is down
-    └── GraderError                the outcome could not be computed
+    ├── GraderError                the outcome could not be computed
+    ├── JudgeUnavailable           (reagent_env.reward_models) too many judgements are unscored
+    ├── PolicyUnavailable          (reagent_env.agents.chat) the policy's server does not answer
+    ├── ModelUnavailable           (reagent_env.agents.smollm2) no model to load
+    └── ServerFailed               (reagent_env.agents.serve) a model server did not start
     SandboxError                   (reagent_env.sandboxes.errors) the sandbox failed
 
 ``ToolError`` is the opposite: the policy's mistake, told to it as an observation.

@@ -7,7 +7,9 @@ import os
 import pytest
 
 pytest.register_assert_rewrite(
-    "reagent_env.testing.env_contract", "reagent_env.sandboxes.conformance"
+    "reagent_env.testing.env_contract",
+    "reagent_env.testing.reward_model_contract",
+    "reagent_env.sandboxes.conformance",
 )
 
 
