@@ -70,6 +70,8 @@ CHECKS: tuple[Check, ...] = (
     rubric_checks_grounds.made_up_places,
     rubric_checks_grounds.made_up_words,
     rubric_checks_grounds.made_up_numbers,
+    rubric_checks_grounds.code_off_topic,
+    rubric_checks_grounds.unit_factors,
     rubric_checks_answer.end_of_attempt,
     rubric_checks_answer.premature_answer,
     rubric_checks_answer.answer_without_evidence,

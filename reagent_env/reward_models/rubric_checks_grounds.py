@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from reagent_env.reward_models.rubric_finding import Finding
@@ -10,6 +11,7 @@ from reagent_env.reward_models.rubric_text import (
     MONTHS,
     STOP_WORDS,
     as_float,
+    canonical_number,
     is_number,
     names,
     tokens,
@@ -22,6 +24,22 @@ _CONSTANTS = """24 28 29 30 31 32 36 48 52 60 64 90 128 180 255 256 273.15 360 3
 1.60934 1.609 0.621371 0.453592 2.54 2.20462 4.184 9.8 9.81 1.8 4096 65536 97 122 65
 998244353 123456789 1234567890"""
 _FAMILIAR = frozenset(_CONSTANTS.split())
+_PYTHON = """print import from for while range len sum int str float list dict set tuple sorted max min abs
+    round def lambda else elif try except math sys os re json datetime date random statistics
+    fractions decimal fraction enumerate zip map filter class pass break continue none true false
+    self args main open read write append join split strip format value values data num number
+    numbers total count item items key keys python code version info time pi sqrt factorial hello
+    world test ok done"""
+_PYTHON_WORDS = frozenset(_PYTHON.split())
+_FACTOR = re.compile(
+    r"[*/] ?\(?(1000000|1000|1_000|1e3|1e6|1e-3|0\.001|0\.3048|3\.28\d*|1\.609\d*|0\.6213\d*|2\.54|"
+    r"0\.4535\d*|2\.204\d*|0\.9144)(?![\w.])"
+)
+_CONVERTS = re.compile(
+    r"\b(?:convert\w*|thousand\w*|million\w*|kilo\w*|km|kg|centi\w*|milli\w*|miles?|feet|foot|inch\w*|"
+    r"pounds?|metric|units? of|round\w*|decimals?)\b",
+    re.IGNORECASE,
+)
 _LITERAL_NAME = re.compile(r"[\"']([^\"'\n]{1,200})[\"']")
 _UNIT_FACTORS = (
     10.0, 100.0, 1e3, 1e4, 1e5, 1e6, 1e9, 60.0, 3600.0, 24.0, 86400.0, 7.0, 12.0, 1.609344,
@@ -236,6 +254,49 @@ def is_scaled(number: str, floats: list[float]) -> bool:
         f"{value * factor:.9g}" in shown or f"{value / factor:.9g}" in shown
         for factor in _UNIT_FACTORS
     )
+
+
+def code_off_topic(view: View) -> Iterator[Finding]:
+    """Code that shares nothing with the question, the results or the other code."""
+    runs = [call for call in view.calls if call.computes and call.error is None]
+    counts = Counter(token for call in runs for token in call.own)
+    for call in runs:
+        if call.trivial_code:
+            continue
+        if not any(
+            token not in _PYTHON_WORDS
+            and token not in STOP_WORDS
+            and not (is_number(token) and small_or_familiar(token))
+            and len(token) > 1
+            and (view.seen_before(token, call.turn) or counts[token] > 1)
+            for token in call.own
+        ) and not any(n in view.question_tokens for n in call.own if is_number(n)):
+            yield Finding(
+                call.turn,
+                "off_topic",
+                0.15,
+                "the code takes up nothing of the question or of any result",
+                "Run code only on what the question gives or results showed.",
+                hindsight=True,
+            )
+
+
+def unit_factors(view: View) -> Iterator[Finding]:
+    """Code that multiplies by a unit's factor which the question gives no reason for."""
+    if _CONVERTS.search(view.question):
+        return
+    for call in view.calls:
+        for code in call.code:
+            found = _FACTOR.search(code[:20_000])
+            if found and canonical_number(found[1]) not in view.question_tokens:
+                yield Finding(
+                    call.turn,
+                    "unit_slip",
+                    0.2,
+                    "the code converts a unit although the question asks for no other unit",
+                    "Check which unit is asked for and convert only where it differs.",
+                )
+                break
 
 
 def _shown(text: str) -> str:

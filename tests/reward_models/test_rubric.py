@@ -395,6 +395,8 @@ def dropped_condition(s: Script, t: Trajectory, r: random.Random) -> tuple[Scrip
 
 def off_topic(s: Script, t: Trajectory, r: random.Random) -> tuple[Script, int]:
     query = r.choice(["weather forecast tomorrow", "best pizza recipe", "football league table"])
+    if t.env_id == "reagent/PythonMath-v0":
+        return _insert(s, 0, ("", [("python", {"code": "import math\nprint(math.sqrt(2))"})]))
     return _insert(s, _place(s, r), ("", [("search", {"queries": [query]})]))
 
 
@@ -447,7 +449,7 @@ DAMAGES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "unit slip": (unit_slip, ("SearchQA",)),
     "altered result": (altered_list, ("PythonMath",)),
     "part ignored": (dropped_condition, ("FileQA",)),
-    "off topic": (off_topic, ("SearchQA", "ToolMix")),
+    "off topic": (off_topic, ("SearchQA", "ToolMix", "PythonMath")),
     "needless call": (after_the_answer, ("SearchQA",)),
     "wrong tool": (sum_by_search, ("ToolMix",)),
     "gives up": (give_up, NAMES),
@@ -558,7 +560,8 @@ def longer_path(world: World, number: int, chance: random.Random) -> Script:
         step: Step = ("", [("browse", {"url": url[1]})])
         return Script([script.steps[0], step, *script.steps[1:]], script.last)
     if name == "python":
-        text = "import sys\nprint(sys.version_info[:2] >= (3, 8))"
+        first = script.steps[0][1][0][1]["code"].split("\n", 1)[0]  # look at the input first
+        text = f"{first}\nprint(len({first.split(' = ')[0]}))"
         return Script([("", [("python", {"code": text})]), *script.steps], script.last)
     return Script([("", [(name, {"path": "readme.txt"})]), *script.steps], script.last)
 
@@ -808,14 +811,13 @@ _attempts = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_text, st.lists(_attempts, min_size=1, max_size=2), st.booleans())
 def test_any_text_is_judged_within_range(
     question: str, attempts: list[Attempt], causal: bool
 ) -> None:
-    task = Task(
-        question=question.encode("utf-8", "replace").decode() or "?", answer="", grader="exact"
-    )
+    asked = question.encode("utf-8", "replace").decode().strip() or "?"
+    task = Task(question=asked, answer="", grader="exact")
     schemas = (read_gauge.schema, {"function": {"name": "python", "parameters": {"properties": 3}}})
     trajectory = Trajectory(task, question, schemas, tuple(attempts))
     judged = RubricJudge(causal=causal).judge([trajectory])[0]
@@ -844,13 +846,13 @@ def test_time_grows_with_length_and_not_faster(unit: str) -> None:
     def seconds(length: int) -> float:
         trajectory = _long(unit, length)
         times = []
-        for _ in range(3):
+        for _ in range(2):
             start = time.process_time()
             JUDGE.judge([trajectory])
             times.append(time.process_time() - start)
         return min(times)
 
-    short, long = seconds(10_000), seconds(80_000)
+    short, long = seconds(5_000), seconds(40_000)
     assert long < 8 * short * 3 + 0.02
 
 
