@@ -19,6 +19,8 @@ ROOT = Path("/sys/fs/cgroup")
 PARENT = "reagent"
 _OVERHEAD_PROCESSES = 4
 """The zygote and bubblewrap's own processes, which are not the task's."""
+_SOCKETS_PART = 8
+"""What TCP and UDP may hold, where that is counted apart, is the memory divided by this."""
 _numbers = itertools.count(1)
 
 
@@ -54,6 +56,18 @@ class ControlGroup:
                         return  # the next sweep removes it
                     # v1 has no event for an emptied group.
                     time.sleep(0.002)
+
+
+def cap_sockets(container: str, limits: Limits) -> bool:
+    """Bound what a container's sockets hold, which version 1 counts apart; False if not ours to.
+
+    Not needed on version 2, where a group's memory includes it.
+    """
+    cap = str((limits.memory_mb << 20) // _SOCKETS_PART)
+    return any(
+        _write(ROOT / "memory" / place / "memory.kmem.tcp.limit_in_bytes", cap)
+        for place in (f"docker/{container}", f"system.slice/docker-{container}.scope")
+    )
 
 
 def make_control_group(limits: Limits) -> ControlGroup | None:
@@ -105,6 +119,10 @@ def _make_v1(name: str, memory: str, pids: str, cpus: float) -> ControlGroup | N
         # Absent without swap accounting; then no swapping at all.
         _write(folders["memory"] / "memory.memsw.limit_in_bytes", memory)
         _write(folders["memory"] / "memory.swappiness", "0")
+        # Version 1 counts what sockets hold apart, and lets it grow without end.
+        _write(
+            folders["memory"] / "memory.kmem.tcp.limit_in_bytes", str(int(memory) // _SOCKETS_PART)
+        )
         oom = folders["memory"] / "memory.oom_control"
     if "pids" in folders:
         has_pids = _set(folders["pids"] / "pids.max", pids)

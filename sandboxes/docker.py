@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from reagent_env.sandboxes.contract import Capabilities, Limits
+from reagent_env.sandboxes.control_group import cap_sockets
 from reagent_env.sandboxes.engine import connect, docker_problem, engine_errors
 from reagent_env.sandboxes.errors import SandboxLost, SandboxUnavailable
 from reagent_env.sandboxes.image import ensure_image, forget_image
@@ -148,6 +149,9 @@ class DockerTransport:
                 self._socket.setblocking(False)
                 _transports.add(self)
                 self._client.start(self.container_id)
+            if "memory" not in lift:
+                # Its one setting is without effect in current runtimes.
+                cap_sockets(self.container_id, limits)
         except BaseException:
             self.kill()
             self.close()
