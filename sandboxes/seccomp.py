@@ -29,6 +29,7 @@ _OFFSET_NR, _OFFSET_ARCH, _OFFSET_ARGS = 0, 4, 16
 
 _X32_BIT = 0x40000000
 _CLONE_NEW = 0x7E020080  # NEWNS CGROUP UTS IPC USER PID NET TIME
+_MAP_HUGETLB, _MFD_HUGETLB = 0x40000, 4
 
 # name -> (x86_64, aarch64); None where the architecture has no such call.
 _CALLS: dict[str, tuple[int | None, int]] = {
@@ -104,6 +105,14 @@ _CALLS: dict[str, tuple[int | None, int]] = {
     "sched_setattr": (314, 274),
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
+    "ioprio_set": (251, 30),
+    "io_setup": (206, 0),
+    "inotify_init": (253, 0xFFFFFFFF),
+    "inotify_init1": (294, 26),
+    "sync": (162, 81),
+    "syncfs": (306, 267),
+    "mmap": (9, 222),
+    "memfd_create": (319, 279),
 }
 
 GUARDS: dict[str, tuple[str, ...]] = {
@@ -132,11 +141,19 @@ GUARDS: dict[str, tuple[str, ...]] = {
         *("setdomainname", "fanotify_init", "lookup_dcookie", "vhangup"),
         *("migrate_pages", "move_pages"),
     ),
+    # The first process keeps its priority over a reset: a note to the next episode.
+    "io_priority": ("ioprio_set",),
+    # All of a host's processes share one stock of these.
+    "aio": ("io_setup",),
+    # On a file that the host shares read-only it would tell who else opens it.
+    "inotify": ("inotify_init", "inotify_init1"),
+    # It flushes the host's disks, and cannot be killed meanwhile.
+    "sync": ("sync", "syncfs"),
 }
 """Guard name → the calls it refuses with ``EPERM``, whatever their arguments.
 
-Five more guards look at arguments: ``namespaces`` (clone flags), ``clone3``, ``tty``,
-``sockets`` and ``peers``. Lifting ``vsock``, ``netlink``, ``packet``, ``alg`` or ``inet``
+Six more guards look at arguments: ``namespaces`` (clone flags), ``clone3``, ``tty``,
+``sockets``, ``peers`` and ``huge_pages``. Lifting ``vsock``, ``netlink``, ``packet``, ``alg`` or ``inet``
 opens that one socket family.
 """
 
@@ -229,6 +246,10 @@ def assemble(
         out.when("setpriority", 1, _deny_unless_in([0], errno.EPERM))
         for call in ("sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"):
             out.when(call, 0, _deny_if(_JEQ, 1))
+    if "huge_pages" not in lift:
+        # The host's reserve of them is in no memory cap of ours.
+        out.when("mmap", 3, _deny_if(_JSET, _MAP_HUGETLB, errno.ENOMEM))
+        out.when("memfd_create", 1, _deny_if(_JSET, _MFD_HUGETLB, errno.ENOMEM))
     if "sockets" not in lift:
         allowed = [int(socket.AF_UNIX)]
         for family, numbers in FAMILIES.items():
