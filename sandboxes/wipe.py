@@ -6,9 +6,13 @@ Runs inside the sandbox (Python ≥ 3.9, standard library only; shipped with ``z
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import struct
 
 from reagent_env.sandboxes.frames import Broken
+
+_SET_FLAGS = (1 << 30) | (struct.calcsize("l") << 16) | (ord("f") << 8) | 2  # FS_IOC_SETFLAGS
 
 
 def wipe(folder: str, owner: int | None = None) -> int:
@@ -59,11 +63,13 @@ def wipe(folder: str, owner: int | None = None) -> int:
 
 
 def _forget(folder: int) -> None:
-    """Drop what a session can write on the folder itself: attributes, access lists, its times."""
+    """Drop what a session can write on the folder itself: attributes, lists, times, flags."""
     with contextlib.suppress(OSError):  # not its owner, so neither was the session
         for attribute in os.listxattr(folder):
             os.removexattr(folder, attribute)
         os.utime(folder)
+    with contextlib.suppress(OSError):  # a disk without flags
+        fcntl.ioctl(folder, _SET_FLAGS, struct.pack("l", 0))
 
 
 def _remove(name: bytes, parent: int, is_folder: bool) -> bool:
