@@ -29,7 +29,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from reagent_env.sandboxes.capture import Capture
+from reagent_env.sandboxes.capture import Capture, shorten
 from reagent_env.sandboxes.frames import FRAME_CAP, Broken, Json, pack, unpack, write_all
 from reagent_env.sandboxes.session import OOM_EXIT, SessionProcess, encode_name
 from reagent_env.sandboxes.wipe import wipe
@@ -37,7 +37,11 @@ from reagent_env.sandboxes.wipe import wipe
 _PIPE_BYTES = 1 << 20
 _CHUNK = 65536
 _GRACE_S = 0.5
+_MARK_CHARS = 100
+"""More than :func:`shorten` puts between a head and a tail."""
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
+DEVICES = ("/dev/pts", "/dev/pts/ptmx")
+"""The session may own these beside its folders."""
 _OOM_FILES = (
     "/run/sandbox/oom",
     "/sys/fs/cgroup/memory.events",
@@ -61,7 +65,7 @@ class Session:
         self.sock = sock
         self.output = output
         self.inbox = bytearray()
-        self.outbox = b""
+        self.outbox = memoryview(b"")
         self.status: int | None = None
 
     def close(self) -> None:
@@ -87,6 +91,7 @@ class Zygote:
         self.oom_fd: int | None = None
         self.session: Session | None = None
         self.facts: Json = {}
+        self.devices: list[tuple[str, int]] = []
 
     # -- start
 
@@ -123,6 +128,11 @@ class Zygote:
                 break
         if "dumpable" not in self.lift:
             libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        for path in (*DEVICES, *(f"/dev/{name}" for name in os.listdir("/dev"))):
+            with contextlib.suppress(OSError):
+                mode = os.lstat(path).st_mode
+                if path in DEVICES or stat.S_ISCHR(mode):
+                    self.devices.append((path, stat.S_IMODE(mode)))
         gc.collect()
         gc.freeze()
         self.fork_session()
@@ -177,7 +187,9 @@ class Zygote:
     def send(self, session: Session, request: Json) -> str:
         """Queue a request for the session; returns the nonce its result must carry."""
         nonce = os.urandom(16).hex()
-        session.outbox += pack({**request, "nonce": nonce})
+        # A view: cutting off what was sent must not copy the rest each time.
+        rest = bytes(session.outbox)
+        session.outbox = memoryview(rest + pack({**request, "nonce": nonce}))
         self.push(session)
         return nonce
 
@@ -189,7 +201,7 @@ class Zygote:
             except BlockingIOError:
                 return
             except OSError:
-                session.outbox = b""
+                session.outbox = memoryview(b"")
                 return
             session.outbox = session.outbox[sent:]
 
@@ -352,9 +364,9 @@ class Zygote:
                 raise Broken("the session sent a result with the wrong nonce")
             if session.inbox or self.take_frame(session, frame_limit) is not None:
                 raise Broken("the session sent more than one result")
-        return self.result(frame, capture, cause, kills)
+        return self.result(frame, capture, cause, kills, cap)
 
-    def result(self, frame: Json, capture: Capture, cause: str, kills: int) -> Json:
+    def result(self, frame: Json, capture: Capture, cause: str, kills: int, cap: int) -> Json:
         """Check a result frame's shape and turn it into the reply."""
         outcome, shown, code = frame.get("outcome"), frame.get("value"), frame.get("exit_code")
         if (
@@ -363,6 +375,8 @@ class Zygote:
             or not (code is None or (isinstance(code, int) and -255 <= code <= 255))
         ):
             raise Broken("the session sent a malformed result")
+        if shown is not None and len(shown) > cap + _MARK_CHARS:
+            shown = shorten(shown, cap)  # an honest session has cut it already
         status = outcome
         if cause == "timeout":
             status = "timeout_interrupted"
@@ -393,6 +407,9 @@ class Zygote:
         self.kill_all()
         self.read_output(session, capture, 2 * _PIPE_BYTES)
         session.close()
+        with contextlib.suppress(OSError):
+            # The old session may have locked the folder that the new one starts in.
+            os.chmod(self.config["work"], 0o700)
         self.fork_session()
         text, omitted = capture.text()
         return {"status": status, "value": None, "exit_code": None,
@@ -413,6 +430,12 @@ class Zygote:
                 removed += wipe(folder)
             for folder in filter(os.path.isdir, self.config.get("wipe_owned", ())):
                 removed += wipe(folder, owner=os.getuid())
+            # Their modes and times would be a note to the next episode.
+            for path, mode in self.devices:
+                with contextlib.suppress(OSError):
+                    os.utime(path)
+                with contextlib.suppress(OSError):
+                    os.chmod(path, mode)
         self.fork_session()
         return {"removed": removed, "seconds": time.monotonic() - began}
 
