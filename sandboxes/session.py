@@ -274,6 +274,8 @@ class SessionProcess:
         variables = dict(
             entry.split(b"=", 1) for entry in rest.split(b"\0") if entry.find(b"=") > 0
         )
+        if not variables:
+            return  # more of them than one program can be given: those before stay
         for dropped in (b"_", b"SHLVL"):
             variables.pop(dropped, None)
         for name in set(os.environb) - set(variables):

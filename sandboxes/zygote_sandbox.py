@@ -195,9 +195,12 @@ class ZygoteSandbox(Sandbox):
         timeout = self.limits.timeout_s if timeout_s is None else timeout_s
         if not (timeout > 0 and math.isfinite(timeout)):
             raise ValueError(f"timeout_s must be positive and finite, got {timeout_s!r}.")
-        if len(code) > CODE_CAP:
+        # Counted as it is sent: one character can take twelve bytes.
+        if len(code) > CODE_CAP or len(json.dumps(code)) > 2 * CODE_CAP:
             return Execution(
-                Status.ERROR, f"The code has {len(code)} characters; at most {CODE_CAP} are run.\n"
+                Status.ERROR,
+                f"The code has {len(code)} characters; at most {CODE_CAP} are run, fewer of "
+                "those outside ASCII.\n",
             )
         fields = {
             "code": code,
