@@ -37,18 +37,29 @@ def _looks(question: str, tools: Sequence[str], history: History) -> Iterator[Ca
     if "python" in tools and programs:
         yield ("python", {"code": _checking(programs[-1])})
     if "browse" in tools:
-        first = [found[0][1] for text in reversed(texts) if (found := hits(text))]
-        for url in dict.fromkeys(first):  # the article itself, where a snippet was believed
+        asked = dict(_opened_by(history))
+        for url, query in asked.items():  # the article itself, where a snippet was believed
+            yield ("browse", {"url": url, "query": query})
+        for url in asked:
             yield ("browse", {"url": url})
     if "file_reader" in tools:
-        listed = re.findall(r"^(\S+\.(?:csv|xlsx|docx|pdf|zip)) \(", "\n".join(texts), re.MULTILINE)
+        listed = re.findall(r"^(\S+\.\w+) \(", "\n".join(texts), re.MULTILINE)
         listed += re.findall(r"[\w.-]+\.\w+", question.partition("\nFiles: ")[2])
-        stems = [name for name in listed if name.rsplit(".", 1)[0] in question]
-        for name in [*stems, *listed[:1]]:
+        stems = [name for name in listed if name.rsplit(".", 1)[0] in question.split("\n")[0]]
+        for name in [*(n for n in listed if n.startswith("readme")), *stems]:
             yield ("file_reader", {"path": name})
     if "python" in tools and "browse" not in tools and "file_reader" not in tools:
         yield ("python", {"code": f"given = {question!r}\nprint(given.splitlines())"})
         yield ("python", {"code": f"import re\nprint(re.findall(r'[0-9][0-9.]*', {question!r}))"})
+
+
+def _opened_by(history: History) -> Iterator[tuple[str, str]]:
+    """The first hit of each search, the last search first, and the query that led to it."""
+    for calls, results in reversed(history):
+        for (name, arguments), text in zip(calls, results, strict=False):
+            found = hits(text)
+            if name == "search" and found and arguments.get("queries"):
+                yield found[0][1], str(arguments["queries"][0])
 
 
 _CHECKS = ("def work_it_out", "print(len(rows)", "given = ", "import re\nprint(re.findall")

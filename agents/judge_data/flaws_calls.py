@@ -55,8 +55,10 @@ def _needless_call(run: CleanRun, other: CleanRun, rng: random.Random) -> Plant 
     if "search" in run.tools and found:
         topic = f"{found[0][0]} {rng.choice(_ASIDES)}"
         calls.append(("search", {"queries": [topic], "top_k": 3}))
+        calls.append(("browse", {"url": found[0][1], "query": topic.removeprefix(found[0][0])[1:]}))
     listed = re.findall(r"^(\S+) \(\d+ bytes\)", seen, re.MULTILINE)
-    unasked = [n for n in listed if n.rsplit(".", 1)[0] not in run.task.question.split("\n")[0]]
+    asked = run.task.question.split("\n")[0]
+    unasked = [n for n in listed if n.rsplit(".", 1)[0] not in asked and "readme" not in n]
     if "file_reader" in run.tools and unasked:
         calls.append(("file_reader", {"path": rng.choice(unasked)}))
     if "python" in run.tools:
@@ -80,6 +82,10 @@ def _purposeless_lookup(run: CleanRun, other: CleanRun, rng: random.Random) -> P
     at = rng.randint(0, run.length - 1)
     calls = [step.move.calls[0] for step in other.steps[:-1] if step.move.calls]
     fit = [call for call in calls if call[0] == "search" or "file_reader" not in run.tools]
+    strange = hits(other.seen(other.length)) if "browse" in run.tools else []
+    if strange and rng.random() < 0.5:
+        title, url, _ = rng.choice(strange)
+        fit = [("browse", {"url": url, "query": title})]
     call = rng.choice(fit) if fit else ("python", {"code": rng.choice(_IDLE)})
     if any(call in step.move.calls for step in run.steps):
         return None

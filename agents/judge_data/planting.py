@@ -9,6 +9,7 @@ passes. Such records say so in ``label``.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -186,6 +187,7 @@ class _Planter:
             return None
         turn = place[0]
         label, task = _label(LABELS[number % len(LABELS)], run, other, flawed, rng)
+        diverges = _first_difference(flawed, clean)
         flawed, clean = _graded(flawed, task), _graded(clean, task)
         pair_id = f"{run.task.id}-{kind.name}"
         turns = len(flawed.turns)
@@ -201,7 +203,7 @@ class _Planter:
                 critique,
                 targets,
                 pair_id,
-                diverges=prepared.at,
+                diverges=diverges,
                 split=split,
                 label=label,
             ),
@@ -226,6 +228,12 @@ class _Planter:
             _clean_record(twin, pair_id, split, "as_is"), kind=name, benign=True, diverges=diverges
         )
         return [record, _clean_record(run.trajectory, pair_id, split, "as_is")]
+
+
+def _first_difference(one: Trajectory, other: Trajectory) -> int:
+    pairs = zip(one.turns, other.turns, strict=False)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+    return sum(1 for _ in same)
 
 
 def _offset(env: ToolUseEnv, kind: str) -> int:

@@ -44,7 +44,8 @@ def load_judge(spec: str) -> RewardModel:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"No judge {spec!r}: {error}.") from error
-    judge = found() if isinstance(found, type) or not hasattr(found, "judge") else found
+    makes_one = isinstance(found, type) or (callable(found) and not hasattr(found, "judge"))
+    judge = found() if makes_one else found
     if not callable(getattr(judge, "judge", None)):
         raise ValueError(f"{spec!r} has no method judge(trajectories).")
     named: RewardModel = judge

@@ -217,6 +217,9 @@ def folds(
 # Turns --------------------------------------------------------------------------------------------
 
 
+_TIE = 1e-9
+
+
 def located(turn_scores: Sequence[float | None], turn: int) -> float | None:
     """Credit for the largest fall of φ being at ``turn``: 1, a share of a tie, or 0 (also: no fall).
 
@@ -231,7 +234,7 @@ def located(turn_scores: Sequence[float | None], turn: int) -> float | None:
         filled.append(score if score is not None else filled[-1] if filled else math.nan)
     falls = [a - b for a, b in itertools.pairwise(filled)]
     largest = max((fall for fall in falls if not math.isnan(fall)), default=0.0)
-    if largest <= 0:
+    if largest <= _TIE:
         return 0.0
-    best = [i + 1 for i, fall in enumerate(falls) if fall == largest]
+    best = [i + 1 for i, fall in enumerate(falls) if fall >= largest - _TIE]
     return 1.0 / len(best) if turn in best else 0.0
