@@ -40,7 +40,7 @@ Both ways end in the same score.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from reagent_env.judgement import Judgement
@@ -85,10 +85,11 @@ CHECKS: tuple[Check, ...] = (
 """What is looked for; pass others, or more, to :class:`RubricJudge`."""
 
 CEILING = 0.95
+"""φ_T of a clean finished attempt."""
 CONFIRMED = 0.97
+"""The same where two different calls show the final answer."""
 _RUNNING = 0.8
 _DECAY = 0.55
-_CONFIRMING = "confirmed"
 
 
 class RubricJudge:
@@ -201,8 +202,8 @@ def _use(turn: TurnView, charged: Sequence[Finding]) -> float:
     return best * (1.0 - _worst(f for f in charged if not f.hindsight))
 
 
-def _worst(findings: object) -> float:
-    return max((f.severity for f in findings), default=0.0)  # type: ignore[attr-defined]
+def _worst(findings: Iterable[Finding]) -> float:
+    return max((f.severity for f in findings), default=0.0)
 
 
 def _ceiling(view: View) -> float:
