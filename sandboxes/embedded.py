@@ -41,6 +41,7 @@ _HOST_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 _SYSTEM = ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32")
 _SHARED = ("/usr/libexec", "/usr/share")
 _LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_TERMINALS = 32
 _ETC = ("/etc/ld.so.cache", "/etc/alternatives")
 # Its user owns the namespaces and could write their settings, which no reset would undo.
 _KERNEL_FOLDERS = ("--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev")
@@ -242,6 +243,8 @@ class _Layout:
                 out += ["--ro-bind", path, path]
         out += account
         out += _KERNEL_FOLDERS
+        if self.root:
+            out += ["--dev-bind", f"{self.stage}/pts", "/dev/pts"]
         for name, path, size in self.disks():
             if self.root:
                 out += ["--bind", f"{self.stage}/{name}", path]
@@ -289,6 +292,12 @@ class _Layout:
                 f"mkdir {stage}/{name}",
                 f"{make}{owner}{space}{inodes} {name} {stage}/{name}",
             ]
+        # The kernel's stock of terminals is one for all sandboxes: each gets a part of it.
+        terminals = f"newinstance,ptmxmode=0666,mode=620,max={_TERMINALS}"
+        lines += [
+            f"mkdir {stage}/pts",
+            f"mount -t devpts -o nosuid,noexec,{terminals} devpts {stage}/pts",
+        ]
         for source, target in self.binds:
             place = "mkdir" if os.path.isdir(source) else "touch"
             lines += [f"{place} {target}", f"mount --bind {shlex.quote(source)} {target}"]

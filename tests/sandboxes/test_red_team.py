@@ -201,3 +201,21 @@ def test_a_result_sent_byte_by_byte_does_not_delay_the_answer(sandbox: Sandbox) 
     """
     assert sandbox.python(textwrap.dedent(code), 0.3).status is Status.TIMEOUT_KILLED
     assert run(sandbox, "6 * 7") == "42"
+
+
+def test_one_sandbox_cannot_hold_every_pseudo_terminal_of_the_machine(sandbox: Sandbox) -> None:
+    if sandbox.capabilities.backend == "docker":
+        pytest.skip("Docker has no setting for the number of pseudo-terminals")
+    if not sandbox.capabilities.user_separated:
+        pytest.skip("a user cannot mount terminals with a cap")
+    code = """
+        import os
+        held = []
+        try:
+            while len(held) < 200:
+                held.append(os.open("/dev/ptmx", os.O_RDWR))
+        except OSError:
+            pass
+        len(held)
+    """
+    assert run(sandbox, code) == "32"
