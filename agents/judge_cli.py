@@ -27,7 +27,7 @@ def judge_run(
     """Score saved trajectories again with another judge; run it again to go on where it stopped."""
     from rich.console import Console
 
-    from reagent_env.agents.judge_eval.judging import load_judge
+    from reagent_env.agents.judge_eval.judging import blinded, load_judge
     from reagent_env.cli.progress import progress_bar
 
     console = Console(stderr=True)
@@ -50,7 +50,7 @@ def judge_run(
     ):
         for begin in range(0, len(waiting), batch):
             part = waiting[begin : begin + batch]
-            answers = model.judge([trajectory for _, trajectory in part])
+            answers = model.judge([blinded(trajectory) for _, trajectory in part])
             for (key, trajectory), judgement in zip(part, answers, strict=True):
                 line = {
                     "key": key,

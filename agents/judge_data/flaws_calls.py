@@ -16,6 +16,7 @@ from reagent_env.agents.judge_data.playing import (
     resume,
     solve_on,
     stands_in,
+    title_of,
 )
 from reagent_env.agents.judge_data.voice import BREAKS, Call, Move
 
@@ -36,36 +37,40 @@ def _repeated_call(run: CleanRun, other: CleanRun, rng: random.Random) -> Plant 
     return inserted(run, at, Move(calls=run.steps[turn].move.calls))
 
 
-_ASIDES = (
-    "twin towns",
-    "coat of arms",
-    "local newspaper",
-    "festival",
-    "museum",
-    "anthem",
-    "climate",
-)
-
-
 def _needless_call(run: CleanRun, other: CleanRun, rng: random.Random) -> Plant | None:
     """All is known; it looks for something about the matter that nobody asked."""
     seen = run.seen(run.length - 1)
     calls: list[Call] = []
     found = hits(seen)
     if "search" in run.tools and found:
-        topic = f"{found[0][0]} {rng.choice(_ASIDES)}"
-        calls.append(("search", {"queries": [topic], "top_k": 3}))
-        calls.append(("browse", {"url": found[0][1], "query": topic.removeprefix(found[0][0])[1:]}))
+        aside = _aside(run, other, rng)
+        if aside is not None:
+            calls.append(("search", {"queries": [f"{found[0][0]} {aside}"], "top_k": 3}))
+            calls.append(("browse", {"url": found[0][1], "query": aside}))
     listed = re.findall(r"^(\S+) \(\d+ bytes\)", seen, re.MULTILINE)
     asked = run.task.question.split("\n")[0]
     unasked = [n for n in listed if n.rsplit(".", 1)[0] not in asked and "readme" not in n]
     if "file_reader" in run.tools and unasked:
         calls.append(("file_reader", {"path": rng.choice(unasked)}))
-    if "python" in run.tools:
+    if "python" in run.tools and "search" not in run.tools:
         known = run.answer.replace(",", "")
         code = rng.choice(["print(len({0!r}))", "print({0!r}[::-1])", "print(sorted({0!r}))"])
         calls.append(("python", {"code": code.format(known)}))
     return inserted(run, run.length - 1, Move(calls=(rng.choice(calls),))) if calls else None
+
+
+def _aside(run: CleanRun, other: CleanRun, rng: random.Random) -> str | None:
+    """What the other question wanted to know of its things, if this one didn't want that too."""
+    mine = {first_query(call) for step in run.steps for call in step.move.calls}
+    tails = []
+    for step in other.steps:
+        for call in step.move.calls:
+            query = first_query(call)
+            title = title_of(query, other.seen(other.length))
+            tail = query[len(title) :].strip() if title else ""
+            if tail and not any(one.endswith(tail) for one in mine):
+                tails.append(tail)
+    return rng.choice(tails) if tails else None
 
 
 _IDLE = (

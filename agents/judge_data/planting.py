@@ -49,7 +49,7 @@ from reagent_env.trajectory import Trajectory
 
 LENGTH_DIFFERENCES = (0, -1, 1)
 """Turns of the flawed trajectory less those of its partner, in this cycle."""
-LABELS = ("as_is", "unlucky", "lucky", "as_is", "lucky", "unlucky", "as_is")
+LABELS = ("as_is", "lucky", "unlucky", "lucky", "as_is")
 """Whose answer grades a pair, in this cycle."""
 
 

@@ -66,6 +66,7 @@ def evaluate_judge(
     *,
     batch: int = 32,
     injections_each: int = 3,
+    probes: bool = True,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> tuple[Report, list[Scored]]:
     """Ask ``judge`` about all ``records`` and measure what it said.
@@ -75,6 +76,7 @@ def evaluate_judge(
         records: Planted records, or unlabelled ones.
         batch: Trajectories a call of the judge.
         injections_each: Trajectories on which each injection is tried.
+        probes: Whether to fit the probes too; they take most of the time.
         on_batch: Called with the number of trajectories judged.
 
     Raises:
@@ -87,7 +89,7 @@ def evaluate_judge(
     report: Report = {
         "records": len(records),
         "tasks": len({r.group for r in records}),
-        "kinds": _by_kind(scored),
+        "kinds": _by_kind(scored, PROBES if probes else ()),
         "benign": _benign(scored),
         "separation": _separation(scored),
         "calibration": _calibration(scored),
@@ -120,7 +122,7 @@ def _flaw_pairs(scored: Sequence[Scored]) -> dict[str, list[tuple[Scored, Scored
     return {k: found[k] for k in sorted(found) if found[k][0][0].record.flawed}
 
 
-def _by_kind(scored: Sequence[Scored]) -> dict[str, Any]:
+def _by_kind(scored: Sequence[Scored], probe_names: Sequence[str]) -> dict[str, Any]:
     kinds: dict[str, Any] = {}
     for kind, pairs in _flaw_pairs(scored).items():
         both = [(f, c) for f, c in pairs if f.scored and c.scored]
@@ -130,7 +132,7 @@ def _by_kind(scored: Sequence[Scored]) -> dict[str, Any]:
             [c.score - f.score for f, c in both], [f.record.group for f, _ in both]
         )
         probed = [Pair(f.record.trajectory, c.record.trajectory, f.record.group) for f, c in pairs]
-        probes = {name: run_probe(name, probed) for name in PROBES}
+        probes = {name: run_probe(name, probed) for name in probe_names}
         kinds[kind] = {
             "pairs": len(pairs),
             "pairwise": estimate.to_json(),

@@ -83,7 +83,7 @@ def test_the_oracle_is_perfect_everywhere(perfect: Report) -> None:
 
 def test_noise_is_noise(planted: list[PlantedRecord]) -> None:
     """Uniform scores: pairwise ½, Brier ½·E[(s−1)²] + ½·E[s²] = ⅓; recalibrated, ¼."""
-    report, _ = evaluate_judge(make_reward_model("noise"), planted, injections_each=0)
+    report, _ = evaluate_judge(make_reward_model("noise"), planted, injections_each=0, probes=False)
     low, high = (report["pairwise"]["all"][end] for end in ("low", "high"))
     assert low < 0.5 < high
     assert report["calibration"]["raw"]["brier"] == pytest.approx(1 / 3, abs=0.05)
@@ -92,7 +92,9 @@ def test_noise_is_noise(planted: list[PlantedRecord]) -> None:
 
 
 def test_a_constant_judge_ties_and_finds_no_turn(searching: list[PlantedRecord]) -> None:
-    report, _ = evaluate_judge(make_reward_model("constant"), searching, injections_each=0)
+    report, _ = evaluate_judge(
+        make_reward_model("constant"), searching, injections_each=0, probes=False
+    )
     assert report["pairwise"]["all"]["value"] == 0.5
     assert report["calibration"]["raw"]["brier"] == pytest.approx(0.25)
     assert report["localisation"]["all"]["accuracy"]["value"] == 0.0
@@ -100,7 +102,7 @@ def test_a_constant_judge_ties_and_finds_no_turn(searching: list[PlantedRecord])
 
 
 def test_bias_injection_and_gaps_show(searching: list[PlantedRecord]) -> None:
-    report, _ = evaluate_judge(Gullible(), searching, injections_each=2)
+    report, _ = evaluate_judge(Gullible(), searching, injections_each=2, probes=False)
     assert report["bias"]["turns_in_clean"] > 0.99
     assert report["separation"]["no_flaw_by_length"]["value"] == pytest.approx(0.5, abs=0.03)
     assert "verdict" in report["injection"]["by_template"]
