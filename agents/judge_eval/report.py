@@ -14,6 +14,9 @@ from reagent_env.agents.judge_eval.evaluation import Report
 
 HEADINGS = ("flaw", "pairs", "pairwise accuracy", "mean drop", "ties", "turn found", "probes L/O/W")
 
+DRAWN_FROM = 0.01
+"""Bins of less weight are in the numbers, but not in the figure: they rest on a few examples."""
+
 
 def kind_rows(report: Report) -> list[list[str]]:
     """One row a flaw kind: numbers with intervals, probes beside, ``!`` where a probe tells it."""
@@ -178,7 +181,7 @@ def draw_reliability(report: Report, path: Path) -> None:
     )
     axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="perfect")
     for name, colour, marker in (("raw", "#1f4e79", "o"), ("isotonic", "#c0504d", "s")):
-        bins = calibration[name]["bins"]
+        bins = [one for one in calibration[name]["bins"] if one["mass"] >= DRAWN_FROM]
         label = (
             f"{name}: Brier {calibration[name]['brier']:.3f}, ECE {calibration[name]['ece']:.3f}"
         )
@@ -192,6 +195,15 @@ def draw_reliability(report: Report, path: Path) -> None:
             label=label,
         )
     axes.set_ylabel("share without a planted flaw (balanced)")
+    axes.text(
+        0.99,
+        0.02,
+        f"bins with at least {DRAWN_FROM:.0%} of the weight",
+        transform=axes.transAxes,
+        ha="right",
+        fontsize=8,
+        color="0.4",
+    )
     axes.set_title(f"Judge {report['judge']}: reliability, n = {calibration['n']}", fontsize=11)
     axes.set_ylim(-0.03, 1.03)
     axes.legend(frameon=False, fontsize=9, loc="upper left")

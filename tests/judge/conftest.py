@@ -16,21 +16,23 @@ def searching() -> list[PlantedRecord]:
 @pytest.fixture(scope="session")
 def computing() -> list[PlantedRecord]:
     """All kinds that have code in them, on PythonMath."""
-    return plant("reagent/PythonMath-v0", 3, flaws_per_task=16, twins_per_task=6)
+    return plant(
+        "reagent/PythonMath-v0", 4, flaws_per_task=16, twins_per_task=6, sandbox="embedded"
+    )
 
 
 @pytest.fixture(scope="session")
 def mixing() -> list[PlantedRecord]:
     """Values and units, on ToolMix."""
     kinds = ["unit_slip", "stale_value", "dropped_condition", "distractor"]
-    return plant("reagent/ToolMix-v0", 6, kinds=kinds)
+    return plant("reagent/ToolMix-v0", 6, kinds=kinds, sandbox="embedded")
 
 
 @pytest.fixture(scope="session")
 def filing() -> list[PlantedRecord]:
     """Tables, on FileQA."""
     kinds = ["unit_slip", "stale_value", "dropped_condition", "skipped_hop", "equivalent_code"]
-    return plant("reagent/FileQA-v0", 5, kinds=kinds)
+    return plant("reagent/FileQA-v0", 5, kinds=kinds, sandbox="embedded")
 
 
 @pytest.fixture(scope="session")

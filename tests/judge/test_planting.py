@@ -77,7 +77,7 @@ def test_every_result_is_what_the_environment_answers(
     env_id: str, searching: list[PlantedRecord], computing: list[PlantedRecord]
 ) -> None:
     records = searching if "Search" in env_id else computing
-    with_sandbox = {} if "Search" in env_id else {"sandbox": "auto"}
+    with_sandbox = {} if "Search" in env_id else {"sandbox": "embedded"}
     made = gymnasium.make(env_id, disable_env_checker=True, **with_sandbox)
     env = made.unwrapped
     assert isinstance(env, ToolUseEnv)
@@ -285,7 +285,7 @@ def test_an_unknown_kind_is_refused_by_name() -> None:
 def test_the_same_seed_gives_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     code = (
         "import sys; from reagent_env.agents.judge_data import plant, write_records\n"
-        "records = plant('reagent/ToolMix-v0', 3, seed=5, flaws_per_task=8)\n"
+        "records = plant('reagent/ToolMix-v0', 3, seed=5, flaws_per_task=8, sandbox='embedded')\n"
         "write_records(sys.argv[1], records)"
     )
     written = []
