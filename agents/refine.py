@@ -14,7 +14,7 @@ from typing import Any
 
 import gymnasium
 
-from reagent_env.agents.summary import Rate, rate
+from reagent_env.agents.summary import Rate, mean_interval, nan_as_none, rate
 from reagent_env.judgement import Judgement
 from reagent_env.reward_models.base import RewardModel
 from reagent_env.trajectory import Attempt, Trajectory
@@ -92,8 +92,9 @@ class Refinement:
     """Episodes that infrastructure spoiled."""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-encodable dict."""
-        return asdict(self)
+        """A JSON-encodable dict; a mean of nothing is None."""
+        encodable: dict[str, Any] = nan_as_none(asdict(self))
+        return encodable
 
 
 _CRITIQUE_TALK = re.compile(
@@ -121,7 +122,7 @@ def compare_attempts(trajectories: Iterable[Trajectory]) -> Refinement:
     firsts = [first.outcome or 0.0 for first, _ in pairs]
     seconds = [second.outcome or 0.0 for _, second in pairs]
     gains = [after - before for before, after in zip(firsts, seconds, strict=True)]
-    low, mean, high = _mean_interval(gains)
+    low, mean, high = mean_interval(gains)
     return Refinement(
         first=rate(firsts),
         second=rate(seconds),
@@ -149,13 +150,3 @@ def _written(attempt: Attempt) -> float:
 
 def _mean(numbers: list[float]) -> float:
     return sum(numbers) / len(numbers) if numbers else float("nan")
-
-
-def _mean_interval(numbers: list[float]) -> tuple[float, float, float]:
-    """Lower bound, mean, upper bound of the mean's 95 % normal interval."""
-    mean = _mean(numbers)
-    if len(numbers) < 2:
-        return float("nan"), mean, float("nan")
-    variance = sum((number - mean) ** 2 for number in numbers) / (len(numbers) - 1)
-    half = 1.959964 * (variance / len(numbers)) ** 0.5
-    return mean - half, mean, mean + half

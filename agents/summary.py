@@ -10,6 +10,8 @@ from typing import Any
 
 from reagent_env.trajectory import Trajectory
 
+_Z = 1.959964
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -49,8 +51,31 @@ class Summary:
     """By tool: ``calls``, ``errors``, ``mean_seconds``."""
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-encodable dict."""
-        return asdict(self)
+        """A JSON-encodable dict; a mean of nothing is None."""
+        encodable: dict[str, Any] = nan_as_none(asdict(self))
+        return encodable
+
+
+def nan_as_none(record: Any) -> Any:
+    """A record of dicts, lists and numbers with None in place of NaN, which JSON does not have."""
+    if isinstance(record, dict):
+        return {key: nan_as_none(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [nan_as_none(value) for value in record]
+    return None if isinstance(record, float) and math.isnan(record) else record
+
+
+def mean_interval(numbers: Sequence[float]) -> tuple[float, float, float]:
+    """Lower bound, mean and upper bound of the mean's 95 % normal interval; NaN where unknown."""
+    n = len(numbers)
+    if n == 0:
+        return math.nan, math.nan, math.nan
+    mean = sum(numbers) / n
+    if n == 1:
+        return math.nan, mean, math.nan
+    variance = sum((number - mean) ** 2 for number in numbers) / (n - 1)
+    half = _Z * math.sqrt(variance / n)
+    return mean - half, mean, mean + half
 
 
 def rate(outcomes: Sequence[float]) -> Rate:
@@ -59,15 +84,13 @@ def rate(outcomes: Sequence[float]) -> Rate:
     if n == 0:
         return Rate(math.nan, (math.nan, math.nan), 0)
     mean = sum(outcomes) / n
-    z = 1.959964
     if all(outcome in (0.0, 1.0) for outcome in outcomes):
-        centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+        centre = (mean + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
+        half = _Z / (1 + _Z * _Z / n) * math.sqrt(mean * (1 - mean) / n + _Z * _Z / (4 * n * n))
+        low, high = centre - half, centre + half
     else:
-        centre = mean
-        variance = sum((outcome - mean) ** 2 for outcome in outcomes) / max(1, n - 1)
-        half = z * math.sqrt(variance / n)
-    return Rate(mean, (max(0.0, centre - half), min(1.0, centre + half)), n)
+        low, _, high = mean_interval(outcomes) if n > 1 else (0.0, mean, 1.0)
+    return Rate(mean, (max(0.0, low), min(1.0, high)), n)
 
 
 def summarise(trajectories: Iterable[Trajectory]) -> Summary:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from reagent_env.trajectory import Trajectory
 
@@ -77,6 +77,9 @@ class TrajectoryWriter:
 def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
     """Yield the trajectories of a file in order, passing over a torn last line.
 
+    A task whose episode was masked and run again stands here twice: :func:`latest_trajectories`
+    gives each task once.
+
     Raises:
         ValueError: a line that is not a trajectory, with its number.
     """
@@ -85,6 +88,24 @@ def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield Trajectory.from_json(json.loads(line))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: not a trajectory ({error}).") from error
+                trajectory = _trajectory(json.loads(line))
+            except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}, line {number}: not a trajectory ({type(error).__name__}: {error})."
+                ) from error
+            yield trajectory
+
+
+def latest_trajectories(path: str | Path) -> list[Trajectory]:
+    """Each task's last trajectory, in the order in which the tasks first appear.
+
+    Raises:
+        ValueError: as :func:`read_trajectories`.
+    """
+    return list({trajectory.task.id: trajectory for trajectory in read_trajectories(path)}.values())
+
+
+def _trajectory(record: Any) -> Trajectory:
+    if not isinstance(record, dict):
+        raise TypeError(f"expected a JSON object, got {type(record).__name__}")
+    return Trajectory.from_json(record)

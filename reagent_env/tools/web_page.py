@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _TEXT_TYPES = ("text/", "application/xhtml", "application/xml", "application/json")
 _CHARSET = re.compile(r"charset=[\"']?([\w.-]+)", re.IGNORECASE)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# All of IPv6 that is given out. Outside lie IPv4-compatible addresses (::/96) and private NAT64
+# (64:ff9b:1::/48), which Python calls global and which can lead to any IPv4 address inside.
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 # Public by its number, yet it answers only inside one cloud, with that cloud's secrets.
 _CLOUD_SERVICE = ipaddress.ip_address("168.63.129.16")
 
@@ -65,6 +68,8 @@ def is_public(address: str) -> bool:
             wrapped = ipaddress.ip_address(int(ip) & 0xFFFFFFFF)  # type: ignore[assignment]
         if wrapped is not None:
             return is_public(str(wrapped))
+        if ip not in _GLOBAL_IPV6:
+            return False
     return ip.is_global and not ip.is_multicast and ip != _CLOUD_SERVICE
 
 

@@ -228,6 +228,10 @@ def test_graded_outcomes_have_the_normal_interval() -> None:
     assert found.interval == pytest.approx((0.239970, 0.560030), abs=1e-6)
 
 
+def test_one_graded_outcome_says_nothing_of_its_spread() -> None:
+    assert rate([0.4]).interval == (0.0, 1.0)
+
+
 def test_no_outcome_at_all_is_no_rate() -> None:
     assert str(rate([])) == "–"
     assert rate([]).n == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import pickle
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from reagent_env import Judgement, Task, Trajectory
 from reagent_env.spaces import AnyText
 from reagent_env.testing import example_trajectory
-from reagent_env.trajectory_file import TrajectoryWriter, read_trajectories
+from reagent_env.trajectory_file import TrajectoryWriter, latest_trajectories, read_trajectories
 
 
 def test_a_tasks_id_is_its_content_in_every_process() -> None:
@@ -112,6 +113,29 @@ def test_a_broken_line_is_named_by_its_number(tmp_path: Path) -> None:
     path.write_text(json.dumps(example_trajectory().to_json()) + "\n{}\n")
     with pytest.raises(ValueError, match="line 2"):
         list(read_trajectories(path))
+
+
+@pytest.mark.parametrize("line", ["[1]", "7", "null", "[" * 100_000, '{"a":' * 100_000])
+def test_a_line_that_is_no_trajectory_at_all_is_named_too(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(example_trajectory().to_json()) + f"\n{line}\n")
+    with pytest.raises(ValueError, match="line 2: not a trajectory"):
+        list(read_trajectories(path))
+
+
+def test_of_an_episode_run_again_the_latest_record_counts(tmp_path: Path) -> None:
+    masked, again = example_trajectory(1), example_trajectory(2)
+    assert masked.task.id == again.task.id
+    other = dataclasses.replace(masked, task=Task(question="another?", answer="1"))
+    path = tmp_path / "t.jsonl"
+    with TrajectoryWriter(path) as writer:
+        for trajectory in (masked, other, again):
+            writer.write(trajectory)
+    assert len(list(read_trajectories(path))) == 3
+    assert [(one.task.id, len(one.turns)) for one in latest_trajectories(path)] == [
+        (again.task.id, 2),
+        (other.task.id, 1),
+    ]
 
 
 def test_any_text_takes_all_strings_and_nothing_else() -> None:

@@ -71,13 +71,20 @@ def test_no_corpus_and_no_web_is_refused():
         "0.0.0.0", "224.0.0.1", "255.255.255.255", "168.63.129.16", "::1", "::", "fe80::1",
         "fe80::1%eth0", "fd00:ec2::254", "::ffff:127.0.0.1", "::ffff:10.0.0.1",
         "64:ff9b::7f00:1", "2002:7f00:1::", "ff02::1",
+        # IPv4-compatible, private NAT64, IPv4-translated, Teredo of 127.0.0.1 and of 10.0.0.1
+        "::127.0.0.1", "::10.0.0.1", "64:ff9b:1::7f00:1", "64:ff9b:1:7f00:0:100::",
+        "::ffff:0:127.0.0.1", "2001:0:808:808::80ff:fffe", "2001:0:808:808::f5ff:fffe",
+        "2002:a00:1::1",
     ],
 )  # fmt: skip
 def test_addresses_that_are_not_public(address):
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"],
+)
 def test_addresses_that_are_public(address):
     assert is_public(address)
 
