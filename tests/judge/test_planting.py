@@ -205,6 +205,15 @@ def test_a_unit_slip_scales_a_number(mixing: list[PlantedRecord]) -> None:
         assert re.search(r"\d+ \* 10+\b", flawed_turn(record).calls[0].arguments["code"])
 
 
+def test_what_follows_a_wrong_program_rests_on_what_it_printed(
+    mixing: list[PlantedRecord],
+) -> None:
+    for kind in ("unit_slip", "stale_value", "dropped_condition"):
+        for record in of_kind(mixing, kind):
+            answer = record.trajectory.attempts[-1].final_answer or ""
+            assert stands_in(answer, flawed_turn(record).observation)
+
+
 def test_a_dropped_condition_leaves_the_filter_out(filing: list[PlantedRecord]) -> None:
     for record in of_kind(filing, "dropped_condition"):
         assert "\nconditions = " not in "\n" + flawed_turn(record).calls[0].arguments["code"]
