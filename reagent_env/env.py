@@ -6,35 +6,30 @@ Not here: how calls are written (``tool_formats/``), run (``tool_runner.py``) or
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from reagent_env.answers import final_answer
-from reagent_env.errors import INFRASTRUCTURE_ERRORS
+from reagent_env.choosing import Tasks, Tools, choose_tasks, tools_by_name
+from reagent_env.episode import RunningAttempt, RunningEpisode
+from reagent_env.errors import INFRASTRUCTURE_ERRORS, TaskError
 from reagent_env.graders import grade
 from reagent_env.judgement import Judgement
+from reagent_env.observation import bounded_observation
 from reagent_env.sandboxes.contract import Limits, Sandbox
 from reagent_env.sandboxes.errors import SandboxLost
 from reagent_env.spaces import AnyText
-from reagent_env.task import SPLITS, Task
-from reagent_env.task_sets import is_path, load_task_set
-from reagent_env.tool_definition import Tool
-from reagent_env.tool_definition import tool as make_tool
+from reagent_env.task import Task
 from reagent_env.tool_formats import ToolFormat, get_tool_format
 from reagent_env.tool_runner import run_calls
-from reagent_env.tools import get_tool
-from reagent_env.trajectory import Attempt, StopReason, ToolCall, ToolResult, Trajectory, Turn
+from reagent_env.trajectory import StopReason, ToolCall, ToolResult, Trajectory, Turn
 
 if TYPE_CHECKING:
-    from reagent_env.sandboxes.pool import Lease, SandboxPool
-
-Tasks = str | os.PathLike[str] | Sequence[Task] | Iterable[Task]
+    from reagent_env.sandboxes.pool import SandboxPool
 
 
 class ToolUseEnv(gymnasium.Env[str, str]):
@@ -61,7 +56,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
     def __init__(
         self,
         tasks: Tasks,
-        tools: Sequence[str | Tool | Callable[..., Any]] = (),
+        tools: Tools = (),
         sandbox: str | Callable[[], Sandbox] | SandboxPool | None = None,
         *,
         split: str | None = None,
@@ -101,22 +96,23 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             SandboxUnavailable, CapabilityMissing: no sandbox fits; the message says the remedy.
         """
         super().__init__()
-        for name, value in (
+        for name, count in (
             ("max_turns", max_turns),
             ("max_calls_per_turn", max_calls_per_turn),
             ("max_observation_chars", max_observation_chars),
-            ("max_seconds", max_seconds),
         ):
-            if not value > 0:
-                raise ValueError(f"{name} must be positive, got {value!r}.")
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"{name} must be a whole number from 1 up, got {count!r}.")
+        if not isinstance(max_seconds, int | float) or not max_seconds > 0:
+            raise ValueError(f"max_seconds must be a positive number, got {max_seconds!r}.")
         if render_mode not in (None, "ansi"):
             raise ValueError(f"Unknown render_mode {render_mode!r}; known: 'ansi' or None.")
         self.render_mode = render_mode
         self.observation_space = AnyText()
         self.action_space = AnyText()
-        self.tasks = _tasks(tasks, split)
+        self.tasks = choose_tasks(tasks, split)
         self.split = split
-        self.tools = _tools_by_name(tools, self.tasks)
+        self.tools = tools_by_name(tools, self.tasks)
         self.tool_format = get_tool_format(tool_format)
         self.max_turns = max_turns
         self.max_calls_per_turn = max_calls_per_turn
@@ -130,7 +126,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         self.max_attempts = 1
         """Attempts after which an episode's sandbox is given back; refining wrappers raise it."""
         self._pool = self._find_pool(sandbox, sandbox_limits, tuple(sandbox_requires))
-        self._episode: _Episode | None = None
+        self._episode: RunningEpisode | None = None
         self._closed = False
 
     def reset(
@@ -146,15 +142,12 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             The task as the policy sees it, and ``info`` with ``task_id``, ``messages`` (the same
             as chat messages), ``tools`` (schemas) and ``sandbox`` (the backend, or None).
         """
+        self._refuse_if_closed()
         super().reset(seed=seed)
-        if self._closed:
-            raise gymnasium.error.ClosedEnvironmentError(
-                "reset() after close(); make a new environment."
-            )
         self._release()
         task = self._choose(options or {})
         prompt = f"{self.system_prompt}\n\n{task.question}" if self.system_prompt else task.question
-        self._episode = _Episode(task, prompt, seed)
+        self._episode = RunningEpisode(task, prompt, seed)
         info = {"task_id": task.id, "turn": 0, "attempt": 1, **self.opening(task)}
         return prompt, info
 
@@ -165,6 +158,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             gymnasium.error.ResetNeeded: before the first reset and after the end.
             TypeError: ``action`` is not a string.
         """
+        self._refuse_if_closed()
         episode = self._episode
         if episode is None or episode.attempt.stop_reason is not None:
             raise ResetNeeded("The episode is over or never began; call reset() before step().")
@@ -200,6 +194,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         Raises:
             ResetNeeded: no attempt has ended, or infrastructure ended it.
         """
+        self._refuse_if_closed()
         episode = self._episode
         if episode is None or episode.attempt.stop_reason in (
             None,
@@ -208,7 +203,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             raise ResetNeeded("A further attempt begins after one that the policy ended.")
         if feedback is None:
             self._release()
-        episode.attempts.append(_Attempt(feedback, replaced))
+        episode.attempts.append(RunningAttempt(feedback, replaced))
 
     def judgement_by(self, judge: object) -> Judgement | None:
         """What ``judge`` said of the current attempt as it stands, if it was asked already."""
@@ -276,16 +271,18 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         return self._pool
 
     def _act(
-        self, episode: _Episode, action: str, calls: tuple[ToolCall, ...]
+        self, episode: RunningEpisode, action: str, calls: tuple[ToolCall, ...]
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
         attempt = episode.attempt
-        seconds_left = attempt.began + self.max_seconds - time.monotonic()
+        calls = calls[: self.max_calls_per_turn + 1]  # the last stands for all that are too many
         results: list[ToolResult] = []
-        if seconds_left > 0:
-            start = time.monotonic()
-            results = self._cap(self._run(episode, calls, seconds_left))
+        start = time.monotonic()
+        if start < attempt.began + self.max_seconds:
+            results = self._run(episode, calls, attempt.began + self.max_seconds)
             episode.tool_seconds += time.monotonic() - start
-        observation = self.tool_format.render_results(results)
+        results, observation = bounded_observation(
+            results, self.tool_format, self.max_observation_chars
+        )
         attempt.turns.append(Turn(action, calls, tuple(results), observation))
         if time.monotonic() - attempt.began >= self.max_seconds:
             return self._end(episode, StopReason.WALL_TIME, 0.0, observation)
@@ -294,16 +291,16 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         return observation, 0.0, False, False, self._info(episode)
 
     def _run(
-        self, episode: _Episode, calls: tuple[ToolCall, ...], seconds_left: float
+        self, episode: RunningEpisode, calls: tuple[ToolCall, ...], deadline: float
     ) -> list[ToolResult]:
         def run() -> list[ToolResult]:
             return run_calls(
                 calls,
                 self.tools,
                 task=episode.task,
-                sandbox=lambda: self._sandbox(episode),
+                sandbox=lambda: self._sandbox(episode, deadline),
                 max_calls=self.max_calls_per_turn,
-                seconds_left=seconds_left,
+                deadline=deadline,
             )
 
         sandbox_was_unused = episode.lease is None
@@ -319,7 +316,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             return run()
 
     def _answer(
-        self, episode: _Episode, action: str, text: str
+        self, episode: RunningEpisode, action: str, text: str
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
         attempt = episode.attempt
         if time.monotonic() - attempt.began >= self.max_seconds:
@@ -331,14 +328,14 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         return self._end(episode, StopReason.ANSWERED, outcome, "")
 
     def _fail(
-        self, episode: _Episode, action: str, calls: tuple[ToolCall, ...], error: Exception
+        self, episode: RunningEpisode, action: str, calls: tuple[ToolCall, ...], error: Exception
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
         episode.infrastructure_error = f"{type(error).__name__}: {error}"
         episode.attempt.turns.append(Turn(action, calls, reward=float("nan")))
         return self._end(episode, StopReason.INFRASTRUCTURE_FAILURE, None, "")
 
     def _end(
-        self, episode: _Episode, reason: StopReason, outcome: float | None, observation: str
+        self, episode: RunningEpisode, reason: StopReason, outcome: float | None, observation: str
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
         episode.attempt.stop_reason = reason
         episode.attempt.outcome = outcome
@@ -349,7 +346,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         reward = float("nan") if outcome is None else outcome
         return observation, reward, terminated, not terminated, self._info(episode)
 
-    def _info(self, episode: _Episode) -> dict[str, Any]:
+    def _info(self, episode: RunningEpisode) -> dict[str, Any]:
         attempt = episode.attempt
         turn = attempt.turns[-1]
         info: dict[str, Any] = {
@@ -373,18 +370,6 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             if episode.infrastructure_error is not None:
                 info["infrastructure_error"] = episode.infrastructure_error
         return info
-
-    def _cap(self, results: list[ToolResult]) -> list[ToolResult]:
-        """Share the observation's room among the results; what a short one leaves others may use."""
-        room = self.max_observation_chars
-        capped = list(results)
-        by_length = sorted(range(len(results)), key=lambda i: len(results[i].content))
-        for done, position in enumerate(by_length):
-            share = room // (len(results) - done)
-            content = shorten(results[position].content, share)
-            room -= min(len(content), share)
-            capped[position] = replace(results[position], content=content)
-        return capped
 
     def _choose(self, options: Mapping[str, Any]) -> Task:
         unknown = set(options) - {"task"}
@@ -429,15 +414,23 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             pool.capabilities.require(requires)
         return pool
 
-    def _sandbox(self, episode: _Episode) -> Sandbox:
+    def _sandbox(self, episode: RunningEpisode, deadline: float) -> Sandbox:
         if episode.lease is None:
             assert self._pool is not None
             episode.lease = self._pool.acquire()
             if episode.task.files:
-                episode.lease.write_files(episode.task.files)
+                try:
+                    episode.lease.write_files(episode.task.files)
+                except ValueError as error:
+                    raise TaskError(f"The task's files cannot be placed: {error}") from error
+        episode.lease.deadline = deadline
         return episode.lease
 
-    def _running_or_ended(self) -> _Episode:
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ClosedEnvironmentError("The environment is closed; make a new one.")
+
+    def _running_or_ended(self) -> RunningEpisode:
         if self._episode is None:
             raise ResetNeeded("No episode has begun; call reset() first.")
         return self._episode
@@ -446,102 +439,3 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         if self._episode is not None and self._episode.lease is not None:
             lease, self._episode.lease = self._episode.lease, None
             lease.release()
-
-
-class _Attempt:
-    """What changes while an attempt runs."""
-
-    def __init__(self, feedback: str | None = None, replaced: bool = False) -> None:
-        self.feedback = feedback
-        self.replaced = replaced
-        self.began = time.monotonic()
-        self.turns: list[Turn] = []
-        self.final_answer: str | None = None
-        self.outcome: float | None = None
-        self.stop_reason: StopReason | None = None
-        self.judgement: Judgement | None = None
-
-    def record(self) -> Attempt:
-        """The attempt as it stands."""
-        return Attempt(
-            turns=tuple(self.turns),
-            final_answer=self.final_answer,
-            outcome=self.outcome,
-            stop_reason=self.stop_reason,
-            judgement=self.judgement,
-            feedback=self.feedback,
-            feedback_replaced=self.replaced,
-        )
-
-
-class _Episode:
-    """What changes while an episode runs."""
-
-    def __init__(self, task: Task, prompt: str, seed: int | None) -> None:
-        self.task = task
-        self.prompt = prompt
-        self.seed = seed
-        self.began = time.monotonic()
-        self.ended: float | None = None
-        self.attempts = [_Attempt()]
-        self.judgements: dict[tuple[int, int, int], tuple[object, Judgement]] = {}
-        self.lease: Lease | None = None
-        self.infrastructure_error: str | None = None
-        self.tool_seconds = 0.0
-
-    @property
-    def attempt(self) -> _Attempt:
-        """The attempt that runs, or ended last."""
-        return self.attempts[-1]
-
-
-def shorten(text: str, limit: int) -> str:
-    """Keep head and tail of a text longer than ``limit`` characters, and say how much is missing."""
-    if len(text) <= limit:
-        return text
-    notice = f"\n[... {len(text) - limit} characters omitted ...]\n"
-    keep = max(0, limit - len(notice))
-    head = keep - keep // 2
-    return text[:head] + notice + text[len(text) - keep // 2 :]
-
-
-def _tasks(tasks: Tasks, split: str | None) -> Sequence[Task]:
-    if split not in (None, "all", *SPLITS):
-        raise ValueError(f"Unknown split {split!r}; known: {', '.join(SPLITS)}, all.")
-    wanted = None if split == "all" else split
-    if isinstance(tasks, str | os.PathLike):
-        if split is None and not is_path(tasks):
-            wanted = "train"
-        chosen: Sequence[Task] = load_task_set(tasks, split=wanted)
-    elif wanted is None and isinstance(tasks, Sequence) and not isinstance(tasks, list | tuple):
-        chosen = cast(Sequence[Task], tasks)  # perhaps generated on demand: do not run through it
-    else:
-        listed = list(tasks)
-        for task in listed:
-            if not isinstance(task, Task):
-                raise ValueError(
-                    f"tasks must hold Task objects, got {type(task).__name__}; "
-                    "make them with Task(question=..., answer=..., grader=...)."
-                )
-        chosen = listed if wanted is None else [task for task in listed if task.split == wanted]
-    if len(chosen) == 0:
-        raise ValueError(
-            f"There is no task in split {split!r}; splits are by content hash (80/10/10), "
-            "so a small set may leave one empty: pass split='all' to use all tasks."
-        )
-    return chosen
-
-
-def _tools_by_name(
-    tools: Sequence[str | Tool | Callable[..., Any]], tasks: Sequence[Task]
-) -> dict[str, Tool]:
-    by_name: dict[str, Tool] = {}
-    for given in tools:
-        if isinstance(given, str):
-            one = get_tool(given, tasks)
-        else:
-            one = given if isinstance(given, Tool) else make_tool(given)
-        if one.name in by_name:
-            raise ValueError(f"Two tools are named {one.name!r}; rename one: @tool(name=...).")
-        by_name[one.name] = one
-    return by_name

@@ -5,6 +5,7 @@
     InfrastructureError            masked: the episode has no outcome
     ├── ToolBackendError           a tool's own service is down
     ├── GraderError                the outcome could not be computed
+    ├── TaskError                  the task itself is unusable
     ├── JudgeUnavailable           (reagent_env.reward_models) too many judgements are unscored
     ├── PolicyUnavailable          (reagent_env.agents.chat) the policy's server does not answer
     ├── ModelUnavailable           (reagent_env.agents.smollm2) no model to load
@@ -29,6 +30,10 @@ class ToolBackendError(InfrastructureError):
 
 class GraderError(InfrastructureError):
     """The outcome could not be computed, through no fault of the answer."""
+
+
+class TaskError(InfrastructureError):
+    """The task itself cannot be run, such as files that do not fit the sandbox."""
 
 
 class ToolError(Exception):

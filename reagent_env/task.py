@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
@@ -36,10 +37,20 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.question, str) or not self.question.strip():
             raise ValueError(f"Task.question must be a non-empty string, got {self.question!r}.")
+        if not isinstance(self.grader, str) or not self.grader:
+            raise ValueError(f"Task.grader must be a grader's name, got {self.grader!r}.")
+        for name, blob in dict(self.files).items():
+            if not isinstance(blob, bytes):
+                raise ValueError(f"Task.files[{name!r}] must be bytes, got {type(blob).__name__}.")
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or path.name == "" or "\0" in name:
+                raise ValueError(
+                    f"Task.files: {name!r} is no relative path below the task's folder."
+                )
         object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
         try:
-            json.dumps([self.answer, dict(self.metadata)])
+            json.dumps([self.answer, dict(self.metadata)], allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"Task.answer and Task.metadata must be JSON-encodable ({error}); "

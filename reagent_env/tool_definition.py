@@ -1,12 +1,15 @@
 """A tool: a typed Python function that a language model may call, and the schema it is shown.
 
-Not here: how calls are written in text (``tool_formats/``) or run (``env.py``).
+Not here: how calls are written in text (``tool_formats/``) or run (``tool_runner.py``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import importlib
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +58,17 @@ class Tool:
     """Parameter → ``Sandbox`` or ``Task``: given by the environment, hidden from the model."""
     timeout_s: float | None = 30.0
     """Seconds after which the model is told it timed out; None where the tool keeps its own deadline."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by name where the decorated function can be imported, else by its function."""
+        place = (self.function.__module__, self.function.__qualname__)
+        if _find_tool(*place) is self:
+            return _find_tool, place
+        return _make_tool, (self.function, self.name, self.timeout_s)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tool:
+        """A tool does not change, so it is its own copy (Gymnasium copies keyword arguments)."""
+        return self
 
     @property
     def is_async(self) -> bool:
@@ -176,6 +190,16 @@ def tool(
     if function is None:
         return lambda wrapped: _make_tool(wrapped, name, timeout_s)
     return _make_tool(function, name, timeout_s)
+
+
+def _find_tool(module: str, qualified_name: str) -> Any:
+    found: Any = sys.modules.get(module)
+    if found is None:
+        with contextlib.suppress(ImportError):
+            found = importlib.import_module(module)
+    for part in qualified_name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _make_tool(function: Callable[..., Any], name: str | None, timeout_s: float | None) -> Tool:

@@ -30,7 +30,7 @@ def run_calls(
     task: Task,
     sandbox: Callable[[], Sandbox],
     max_calls: int,
-    seconds_left: float,
+    deadline: float,
 ) -> list[ToolResult]:
     """Run ``calls`` at the same time and return one result each, in order.
 
@@ -42,7 +42,7 @@ def run_calls(
         task: Given to tools that ask for it.
         sandbox: Gives the episode's sandbox; called only if a tool needs it.
         max_calls: Calls beyond this many are answered, not run.
-        seconds_left: Bound on every tool's own time limit.
+        deadline: Reading of ``time.monotonic()`` after which no call starts or is waited for.
 
     Raises:
         InfrastructureError, SandboxError, ConnectionError: something around the policy failed.
@@ -61,9 +61,14 @@ def run_calls(
             here.append((position, tool, arguments))
         else:
             given = _inject(tool, arguments, task, sandbox)
-            launched.append((position, _launch(tool, given, call, seconds_left)))
+            launched.append((position, _launch(tool, given, call, deadline)))
     failure: Exception | None = None
     for position, tool, arguments in here:
+        if time.monotonic() >= deadline:
+            results[position] = _failed(
+                calls[position], "timeout", "Error: not run; the time for this task is up."
+            )
+            continue
         try:
             given = _inject(tool, arguments, task, sandbox)
             results[position] = _run_now(tool, given, calls[position])
@@ -88,7 +93,9 @@ def _prepare(
         return _failed(call, "malformed", f"Error: malformed tool call: {call.malformed}.")
     if position >= max_calls:
         return _failed(
-            call, "too_many_calls", f"Error: not run; at most {max_calls} calls are run in a turn."
+            call,
+            "too_many_calls",
+            f"Error: not run, nor any call after it; at most {max_calls} calls are run in a turn.",
         )
     tool = tools.get(call.name)
     if tool is None:
@@ -139,10 +146,12 @@ async def _run_async(tool: Tool, arguments: dict[str, Any], call: ToolCall) -> T
 
 
 def _launch(
-    tool: Tool, arguments: dict[str, Any], call: ToolCall, seconds_left: float
+    tool: Tool, arguments: dict[str, Any], call: ToolCall, deadline: float
 ) -> Callable[[], ToolResult]:
     """Start a call off this thread; calling what is returned waits until its deadline at most."""
-    limit = seconds_left if tool.timeout_s is None else min(seconds_left, tool.timeout_s)
+    limit = max(0.0, deadline - time.monotonic())
+    if tool.timeout_s is not None:
+        limit = min(limit, tool.timeout_s)
     deadline = time.monotonic() + limit
     pending: Future[ToolResult]
     if tool.is_async:

@@ -6,6 +6,7 @@ Files of trajectories are ``trajectory_file.py``'s.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -150,7 +151,7 @@ class Trajectory:
             "task": self.task.to_json(),
             "prompt": self.prompt,
             "tools": [dict(schema) for schema in self.tools],
-            "attempts": [asdict(attempt) for attempt in self.attempts],
+            "attempts": [_attempt_record(attempt) for attempt in self.attempts],
             "stop_reason": self.stop_reason,
             "outcome": self.outcome,
             "env_id": self.env_id,
@@ -185,6 +186,14 @@ class Trajectory:
         )
 
 
+def _attempt_record(attempt: Attempt) -> dict[str, Any]:
+    record = asdict(attempt)
+    for turn in record["turns"]:
+        if math.isnan(turn["reward"]):
+            turn["reward"] = None  # JSON knows no NaN
+    return record
+
+
 def _attempt(record: Mapping[str, Any]) -> Attempt:
     values = dict(record)
     values["turns"] = tuple(_turn(turn) for turn in record["turns"])
@@ -196,6 +205,8 @@ def _attempt(record: Mapping[str, Any]) -> Attempt:
 def _turn(record: Mapping[str, Any]) -> Turn:
     values = dict(record)
     values["calls"] = tuple(ToolCall(**call) for call in record["calls"])
+    if values["reward"] is None:
+        values["reward"] = math.nan
     values["results"] = tuple(ToolResult(**outcome) for outcome in record["results"])
     if record.get("completion_ids") is not None:
         values["completion_ids"] = tuple(record["completion_ids"])

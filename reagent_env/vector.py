@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 import numpy as np
-from gymnasium.error import ResetNeeded
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.typing import NDArray
 
@@ -61,6 +62,9 @@ class ToolUseVectorEnv(SyncVectorEnv):
         """
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
+        tasks = kwargs.get("tasks")
+        if isinstance(tasks, Iterator):
+            kwargs["tasks"] = tuple(tasks)  # it can be read once, and every member needs them
         self._reserved: list[tuple[SandboxPool, int]] = []
         super().__init__(
             [lambda: make_env(**kwargs) for _ in range(num_envs)],
@@ -73,8 +77,20 @@ class ToolUseVectorEnv(SyncVectorEnv):
             for member in self.envs:
                 member.close()
             raise
+        self._spec: EnvSpec | None = None
         self._texts = [""] * num_envs
         self._threads = ThreadPoolExecutor(num_envs, thread_name_prefix="vector member")
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """The specification this was made from; members have it too, for their records."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = spec
+        for member in self.envs:
+            member.unwrapped.spec = spec
 
     def reset(
         self,
@@ -83,6 +99,8 @@ class ToolUseVectorEnv(SyncVectorEnv):
         options: dict[str, Any] | None = None,
     ) -> tuple[tuple[str, ...], dict[str, Any]]:
         """Reset all members, or those that ``options["reset_mask"]`` (``[num_envs]`` bools) marks."""
+        if self.closed:
+            raise ClosedEnvironmentError("The vector environment is closed; make a new one.")
         seeds = self._seeds(seed)
         given = dict(options or {})
         mask = given.pop("reset_mask", None)
@@ -95,7 +113,10 @@ class ToolUseVectorEnv(SyncVectorEnv):
             return self.envs[index].reset(seed=seeds[index], options=given or None)
 
         infos: dict[str, Any] = {}
-        for index, (observation, info) in self._each(reset_one, np.flatnonzero(chosen)):
+        for index, begun in self._each(reset_one, np.flatnonzero(chosen)):
+            if isinstance(begun, BaseException):
+                raise begun
+            observation, info = begun
             self._texts[index] = observation
             infos = self._add_info(infos, info, index)
         return tuple(self._texts), infos
@@ -115,8 +136,15 @@ class ToolUseVectorEnv(SyncVectorEnv):
             ResetNeeded: a member's episode is over and ``autoreset_mode`` is ``Disabled``.
             ValueError: not one action a member.
         """
+        if self.closed:
+            raise ClosedEnvironmentError("The vector environment is closed; make a new one.")
         if len(actions) != self.num_envs:
             raise ValueError(f"Expected {self.num_envs} actions, one a member, got {len(actions)}.")
+        for index, action in enumerate(actions):
+            if not isinstance(action, str):  # before any member has taken its step
+                raise TypeError(
+                    f"Action {index} is {type(action).__name__}; a completion is a str."
+                )
         if self.autoreset_mode is AutoresetMode.DISABLED and self._autoreset_envs.any():
             over = np.flatnonzero(self._autoreset_envs).tolist()
             raise ResetNeeded(
@@ -136,7 +164,13 @@ class ToolUseVectorEnv(SyncVectorEnv):
             return last, {}
 
         infos: dict[str, Any] = {}
-        for index, (outcome, final) in self._each(step_one, range(self.num_envs)):
+        failure: BaseException | None = None
+        for index, stepped in self._each(step_one, range(self.num_envs)):
+            if isinstance(stepped, BaseException):  # the others' steps count all the same
+                failure = failure or stepped
+                self._terminations[index], self._truncations[index] = False, True
+                continue
+            outcome, final = stepped
             self._texts[index] = outcome[0]
             self._rewards[index] = outcome[1]
             self._terminations[index] = outcome[2]
@@ -145,6 +179,8 @@ class ToolUseVectorEnv(SyncVectorEnv):
                 infos = self._add_info(infos, dict(final), index)
             infos = self._add_info(infos, outcome[4], index)
         self._autoreset_envs = np.logical_or(self._terminations, self._truncations)
+        if failure is not None:
+            raise failure
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             self._autoreset_envs[:] = False
         return (
@@ -165,10 +201,10 @@ class ToolUseVectorEnv(SyncVectorEnv):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _each(self, act: Callable[[int], Any], members: Any) -> list[tuple[int, Any]]:
-        """``act`` on every member at once; all have finished before the first failure is raised."""
+        """What ``act`` returned, or raised, for every member, all at once."""
         futures = [(int(index), self._threads.submit(act, int(index))) for index in members]
         wait([future for _, future in futures])
-        return [(index, future.result()) for index, future in futures]
+        return [(index, future.exception() or future.result()) for index, future in futures]
 
     def _reserve(self) -> None:
         wanted: dict[SandboxPool, int] = {}

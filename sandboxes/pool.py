@@ -73,6 +73,8 @@ class Lease(Sandbox):
 
     def __init__(self, pool: SandboxPool, member: _Member) -> None:
         self.limits = member.sandbox.limits
+        self.deadline: float | None = None
+        """Reading of ``time.monotonic()`` by which executions end, their own limits apart."""
         self._member: _Member | None = member
         self._pid = os.getpid()
         self._finalizer = weakref.finalize(self, _give_back, pool._returned, member)
@@ -109,6 +111,12 @@ class Lease(Sandbox):
             member.was_lost = True
             raise
 
+    def _within_deadline(self, timeout_s: float | None) -> float | None:
+        if self.deadline is None:
+            return timeout_s
+        left = max(0.05, self.deadline - time.monotonic())
+        return min(left, self.limits.timeout_s if timeout_s is None else timeout_s)
+
     def _noted(self, execution: Execution) -> Execution:
         if execution.status is Status.OOM and self._member is not None:
             # The kernel may have killed anything in it, and its memory accounting starts anew.
@@ -118,12 +126,12 @@ class Lease(Sandbox):
     def python(self, code: str, timeout_s: float | None = None) -> Execution:
         """Run ``code`` in the session; variables stay until reset. A last expression is the value."""
         with self._noticing_loss() as sandbox:
-            return self._noted(sandbox.python(code, timeout_s))
+            return self._noted(sandbox.python(code, self._within_deadline(timeout_s)))
 
     def shell(self, command: str, timeout_s: float | None = None) -> Execution:
         """Run ``command`` with bash; working directory and exported variables stay until reset."""
         with self._noticing_loss() as sandbox:
-            return self._noted(sandbox.shell(command, timeout_s))
+            return self._noted(sandbox.shell(command, self._within_deadline(timeout_s)))
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
         """Put files under ``/work``; names are relative paths, parents are made."""

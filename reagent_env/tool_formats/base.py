@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ def without_leading_thought(completion: str, first_mark: str) -> str:
     return completion
 
 
+MAX_NESTING = 32
+"""Lists and objects inside each other in a call's arguments."""
+
+_SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder(
     strict=False,
     parse_constant=lambda word: (_ for _ in ()).throw(ValueError(f"{word} is not JSON")),
@@ -78,12 +83,39 @@ def decode_json(text: str, start: int = 0) -> tuple[Any, int]:
 
     Raw line breaks within strings are let through: models write code that way.
     """
-    while start < len(text) and text[start] in " \t\r\n":
-        start += 1
     try:
-        return _DECODER.raw_decode(text, start)
+        value, end = _DECODER.raw_decode(text, skip_space(text, start))
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
+    if _deeper_than(value, MAX_NESTING):
+        raise ValueError(f"the JSON is nested more than {MAX_NESTING} deep")
+    return value, end
+
+
+def skip_space(text: str, start: int) -> int:
+    """The first place from ``start`` on that is no JSON white space."""
+    found = _SPACE.match(text, start)
+    return start if found is None else found.end()
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    """Whether lists and objects are nested deeper: what comes after us recurses over them."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            for inner in (
+                outer.values()
+                if isinstance(outer, dict)
+                else outer
+                if isinstance(outer, list)
+                else ()
+            )
+        ]
+        if not level:
+            return False
+    return True
 
 
 def call_from_json(value: Any, call_id: str | None = None) -> ToolCall:

@@ -11,6 +11,7 @@ from reagent_env.tool_formats.base import (
     ToolFormat,
     call_from_json,
     decode_json,
+    skip_space,
     without_leading_thought,
 )
 from reagent_env.trajectory import ToolCall, ToolResult
@@ -109,11 +110,11 @@ def _read_call(text: str, start: int) -> tuple[ToolCall, int]:
     except ValueError as error:
         where = f"the call is not valid JSON ({error})"
         return _malformed(where if close >= 0 else f"{where}; {_CLOSE} is missing"), after_block
-    rest = text[end:].lstrip()
-    if rest.startswith(_CLOSE):
-        return call_from_json(value), len(text) - len(rest) + len(_CLOSE)
-    if not rest:  # the closing tag was the stop string of the sampler
-        return call_from_json(value), len(text)
+    end = skip_space(text, end)
+    if text.startswith(_CLOSE, end):
+        return call_from_json(value), end + len(_CLOSE)
+    if end == len(text):  # the closing tag was the stop string of the sampler
+        return call_from_json(value), end
     return _malformed(f"{_CLOSE} must follow the JSON object of a call"), max(end, after_block)
 
 

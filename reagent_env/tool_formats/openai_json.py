@@ -35,7 +35,10 @@ class OpenAIFormat(ToolFormat):
 
     def parse(self, completion: str) -> ParsedTurn:
         """Read a message object, a bare list of calls, or plain text, which is final."""
-        text = without_leading_thought(completion, "{")
+        # A message begins with a brace; what else stands before a closing tag was thought.
+        text = completion
+        if not completion.lstrip().startswith(("{", "[")):
+            text = without_leading_thought(completion, '{"')
         try:
             message, end = decode_json(text)
             whole = not text[end:].strip()
@@ -53,7 +56,8 @@ class OpenAIFormat(ToolFormat):
             problem = '"tool_calls" must be a list of {"id", "type", "function"} objects'
             return ParsedTurn((ToolCall("", {}, malformed=problem),))
         if whole and isinstance(message, Mapping) and isinstance(message.get("content"), str):
-            return ParsedTurn(final_text=message["content"])
+            # In JSON "\\boxed" takes two backslashes; with one, "\\b" reads as a backspace.
+            return ParsedTurn(final_text=message["content"].replace("\boxed", "\\boxed"))
         return ParsedTurn(final_text=text)
 
     def render_results(self, results: Sequence[ToolResult]) -> str:

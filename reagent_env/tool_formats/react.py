@@ -16,8 +16,15 @@ from reagent_env.tool_formats.base import (
 )
 from reagent_env.trajectory import ToolCall, ToolResult
 
-_ACTION = re.compile(r"^[ \t]*Action[ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_INPUT = re.compile(r"^[ \t]*Action Input[ \t]*:", re.MULTILINE)
+# Models write these lines in bold, numbered, in any case: **Action 1:** `python`
+_MARK = r"[ \t*_#]*"
+_ACTION = re.compile(
+    rf"^{_MARK}Action(?:[ \t]+[0-9]+)?{_MARK}:{_MARK}(.*?)[ \t*_]*$", re.MULTILINE | re.IGNORECASE
+)
+_INPUT = re.compile(
+    rf"^{_MARK}Action[ \t]+(?:[0-9]+[ \t]+)?Input(?:[ \t]+[0-9]+)?{_MARK}:{_MARK}",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 
 class ReActFormat(ToolFormat):
@@ -44,11 +51,11 @@ class ReActFormat(ToolFormat):
 
     def parse(self, completion: str) -> ParsedTurn:
         """Read the first action; without one the turn is final."""
-        text = without_leading_thought(completion, "Action:")
+        text = without_leading_thought(completion, "Action")
         action = _ACTION.search(text)
         if action is None:
             return ParsedTurn(final_text=text)
-        name = action.group(1)
+        name = action.group(1).strip("` ").removesuffix("()")
         given = _INPUT.search(text, action.end())
         following = _ACTION.search(text, action.end())
         if given is None or (following is not None and following.start() < given.start()):

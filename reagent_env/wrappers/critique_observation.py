@@ -36,7 +36,7 @@ class CritiqueObservation(JudgingWrapper):
         Raises:
             ValueError: an argument or the order of wrappers makes no sense.
         """
-        super().__init__(env, judge)
+        super().__init__(env, judge, every=every)
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every!r}.")
         self.every = every

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -29,6 +30,12 @@ Feedback = Callable[[Trajectory, Judgement], str]
 """From the record of the attempts so far, and the judgement of the last, to a critique."""
 
 FEEDBACKS = ("critique", "retry", "independent")
+_TELLING = 4
+"""Letters from which a single word of an answer counts as telling it."""
+_LONGEST_NUMBER = 400
+_NUMBER = re.compile(
+    r"(?<![\w.])[0-9]+(?:(?:\{,\}|\\[,!]|[,'\u00a0\u202f ])[0-9]{3}(?![0-9]))*(?:\.[0-9]+)?"
+)
 _WORD = re.compile(r"[^\W_]+(?:[.,][0-9]+)*")
 _KEPT = (
     "attempt",
@@ -84,7 +91,7 @@ class CritiqueRefine(JudgingWrapper):
         Raises:
             ValueError: an argument or the order of wrappers makes no sense.
         """
-        super().__init__(env, judge)
+        super().__init__(env, judge, attempts=attempts, feedback=feedback)
         if attempts < 1:
             raise ValueError(f"attempts must be at least 1, got {attempts!r}.")
         if not callable(feedback) and feedback not in FEEDBACKS:
@@ -144,10 +151,10 @@ class CritiqueRefine(JudgingWrapper):
 
 
 def gives_answer_away(critique: str, trajectory: Trajectory) -> bool:
-    """Whether a critique holds an answer that its reader has not seen.
+    """Whether a critique holds an answer, or a telling word of one, that its reader has not seen.
 
-    Seen is what stands in the question, the completions and the observations; comparison is by
-    whole words, without case.
+    Seen is what stands in the question, the completions and the observations. Words are compared
+    whole and without case, numbers by value (``46,147.0`` is 46147).
     """
     answer = trajectory.task.answer
     if isinstance(answer, Mapping):
@@ -156,16 +163,30 @@ def gives_answer_away(critique: str, trajectory: Trajectory) -> bool:
         answers = [str(part) for part in answer]
     else:
         answers = [str(answer)]
-    seen = [trajectory.task.question]
+    seen_texts = [trajectory.task.question]
     for turn in trajectory.turns:
-        seen += [turn.completion, turn.observation]
-    seen_words = _words("\n".join(seen))
-    critique_words = _words(critique)
-    return any(
-        wanted in critique_words and wanted not in seen_words
-        for wanted in (_words(text) for text in answers)
-        if wanted.strip()
-    )
+        seen_texts += [turn.completion, turn.observation]
+    seen = "\n".join(seen_texts)
+    new_numbers = _numbers(critique) - _numbers(seen)
+    if any(_numbers(text) & new_numbers for text in answers):
+        return True
+    seen_words, critique_words = _words(seen), _words(critique)
+    for text in answers:
+        telling = [f" {word} " for word in _words(text).split() if len(word) >= _TELLING]
+        for wanted in (_words(text), *telling):
+            if wanted.strip() and wanted in critique_words and wanted not in seen_words:
+                return True
+    return False
+
+
+def _numbers(text: str) -> set[Fraction]:
+    """The values of the numbers in a text, thousands separators or not."""
+    found = set()
+    for digits in _NUMBER.findall(text):
+        plain = re.sub(r"[^0-9.]", "", digits)
+        if len(plain) <= _LONGEST_NUMBER:
+            found.add(Fraction(plain))
+    return found
 
 
 def _words(text: str) -> str:

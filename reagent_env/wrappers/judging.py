@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+from gymnasium.utils import RecordConstructorArgs
 
 from reagent_env.env import ToolUseEnv
 from reagent_env.judgement import Judgement
@@ -14,7 +15,7 @@ from reagent_env.reward_models.base import RewardModel
 from reagent_env.trajectory import StopReason
 
 
-class JudgingWrapper(gymnasium.Wrapper[str, str, str, str]):
+class JudgingWrapper(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
     """A wrapper around a tool-use environment that asks a reward model about its attempts."""
 
     inside: tuple[str, ...] = ()
@@ -22,14 +23,16 @@ class JudgingWrapper(gymnasium.Wrapper[str, str, str, str]):
     why: str = ""
     """The reason, for the error."""
 
-    def __init__(self, env: gymnasium.Env[str, str], judge: RewardModel) -> None:
-        """Refuse what cannot work.
+    def __init__(self, env: gymnasium.Env[str, str], judge: RewardModel, **arguments: Any) -> None:
+        """Refuse what cannot work; record the ``arguments`` for ``env.spec``.
 
         Raises:
             TypeError: the environment is no ``ToolUseEnv``, or the judge cannot judge.
             ValueError: a wrapper is inside that has to be outside.
         """
-        super().__init__(env)
+        # Not copied: two wrappers share judgements by being given the same judge.
+        RecordConstructorArgs.__init__(self, judge=judge, **arguments, _disable_deepcopy=True)
+        gymnasium.Wrapper.__init__(self, env)
         name = type(self).__name__
         if not isinstance(env.unwrapped, ToolUseEnv):
             raise TypeError(

@@ -60,7 +60,7 @@ class ProcessReward(JudgingWrapper):
         Raises:
             ValueError: an argument or the order of wrappers makes no sense.
         """
-        super().__init__(env, judge)
+        super().__init__(env, judge, weight=weight, credit=credit, when=when)
         if not 0 <= weight < float("inf"):
             raise ValueError(f"weight (λ) must be finite and not negative, got {weight!r}.")
         if credit not in CREDITS:

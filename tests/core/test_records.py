@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gymnasium.vector.utils import batch_space
@@ -61,6 +62,21 @@ def test_a_task_survives_copying_pickling_and_json() -> None:
         Task(question=" ", answer="1")
     with pytest.raises(ValueError, match="JSON-encodable"):
         Task(question="q", answer=object())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"files": {"../x": b""}},
+        {"files": {"/etc/x": b""}},
+        {"files": {"a": "text"}},
+        {"grader": ["number"]},
+        {"answer": float("nan")},
+    ],
+)
+def test_a_task_that_cannot_be_run_is_refused_when_it_is_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"Task\."):
+        Task(**{"question": "q", "answer": "1", **wrong})
 
 
 def test_a_judgement_has_a_score_or_a_reason() -> None:

@@ -193,3 +193,22 @@ def test_the_hermes_prompt_shows_each_schema() -> None:
 def test_an_unknown_format_names_the_nearest() -> None:
     with pytest.raises(ValueError, match="Did you mean 'react'"):
         get_tool_format("reakt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**Action:** add\n**Action Input:** {}",
+        "action: `add`\naction input: {}",
+        "Action 1: add()\nAction Input 1: {}",
+        "Thought: x\n*Action*: add\nAction 1 Input: {}",
+    ],
+)
+def test_react_reads_the_marks_that_models_put_around_its_words(text: str) -> None:
+    assert react.parse(text).calls == (ToolCall("add", {}),)
+
+
+def test_openai_content_with_one_backslash_still_boxes() -> None:
+    assert openai.parse('{"content": "\\boxed{42}"}').final_text == r"\boxed{42}"
+    message = '{"tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}'
+    assert openai.parse("I set {x} first.</think>" + message).calls == (ToolCall("add", {}),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import warnings
 from typing import Any
 
@@ -271,4 +272,25 @@ def test_a_small_sandbox_is_really_small(sandbox_kind: str) -> None:
     info = env.step(python("b = bytearray(200_000_000)"))[4]
     assert info["tool_results"][0]["status"] in ("oom", "error")
     assert env.step(python("while True: pass"))[4]["tool_results"][0]["error"] == "timeout"
+    env.close()
+
+
+def test_the_episodes_time_bounds_its_executions_too(sandbox_kind: str) -> None:
+    env = ToolUseEnv(TASKS, ["python"], sandbox_kind, max_seconds=1.5)
+    env.reset(seed=0)
+    start = time.monotonic()
+    info = env.step(python("import time; time.sleep(100)") * 4)[4]
+    assert time.monotonic() - start < 1.5 + 3
+    assert info["stop_reason"] == "wall_time"
+    assert [one["error"] for one in info["tool_results"]] == ["timeout"] * 4
+    env.close()
+
+
+def test_files_that_do_not_fit_mask_the_episode_instead_of_ending_the_program() -> None:
+    big = Task(question="?", answer="1", files={"big.bin": bytes(80 * 2**20)})
+    env = ToolUseEnv([big], ["python"], "embedded")
+    env.reset(seed=0)
+    reward, *_, info = env.step(python("1"))[1:]
+    assert math.isnan(reward)
+    assert "TaskError" in info["infrastructure_error"]
     env.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import pickle
 import subprocess
 import sys
 import threading
@@ -13,11 +14,13 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+from gymnasium.error import ClosedEnvironmentError
 
-from reagent_env import Task, ToolUseEnv, tool
+from reagent_env import Task, ToolUseEnv, Trajectory, tool
 from reagent_env.errors import ToolBackendError, ToolError
 from reagent_env.sandboxes.contract import Sandbox
 from reagent_env.testing import EnvContract, add, addition_env, addition_tasks
+from reagent_env.trajectory import ToolCall
 
 
 def call(name: str, /, **arguments: Any) -> str:
@@ -229,6 +232,75 @@ def test_more_calls_than_a_turn_may_make_are_refused() -> None:
     assert [one["error"] for one in info["tool_results"]] == [None, None, "too_many_calls"]
 
 
+@pytest.mark.parametrize("tool_format", ["hermes", "openai", "react"])
+@pytest.mark.parametrize("limit", [10, 200, 8_000])
+@pytest.mark.parametrize("calls", [1, 9, 5_000])
+def test_no_observation_is_longer_than_its_limit(tool_format: str, limit: int, calls: int) -> None:
+    env = addition_env(tool_format=tool_format, max_observation_chars=limit)
+    env.reset(seed=0)
+    one = ToolCall("no_such_tool" * 20, {"text": '"\\' * 500})
+    if tool_format == "react":
+        completion = env.tool_format.render_calls([one])
+    else:
+        completion = env.tool_format.render_calls([one] * calls)
+    observation, *_, info = env.step(completion)
+    assert len(observation) <= limit
+    assert len(info["tool_results"]) <= env.max_calls_per_turn + 1
+
+
+def test_two_hundred_thousand_calls_are_answered_at_once() -> None:
+    env = addition_env()
+    env.reset(seed=0)
+    start = time.monotonic()
+    observation = env.step(call("add", a=1, b=1) * 200_000)[0]
+    assert "nor any call after it" in observation
+    assert time.monotonic() - start < 20
+
+
+def test_deeply_nested_arguments_are_refused_before_they_reach_anyone() -> None:
+    env = addition_env()
+    env.reset(seed=0)
+    nested = "[" * 700 + "]" * 700
+    info = env.step(f'<tool_call>{{"name": "add", "arguments": {{"a": {nested}}}}}</tool_call>')[4]
+    assert info["tool_results"][0]["error"] == "malformed"
+    json.dumps(env.trajectory.to_json())
+
+
+def test_a_masked_record_is_strict_json() -> None:
+    env = ToolUseEnv([Task(question="?", answer="1", grader="tests_nowhere:missing")])
+    env.reset(seed=0)
+    env.step(r"\boxed{1}")
+    text = json.dumps(env.trajectory.to_json(), allow_nan=False)
+    assert math.isnan(Trajectory.from_json(json.loads(text)).turns[0].reward)
+
+
+def test_a_closed_environment_says_so() -> None:
+    env = addition_env()
+    env.reset(seed=0)
+    env.close()
+    for act in (lambda: env.step("x"), lambda: env.reset(), lambda: env.begin_attempt("again")):
+        with pytest.raises(ClosedEnvironmentError):
+            act()
+
+
+def test_specs_with_tools_can_be_pickled_and_made_again() -> None:
+    gym.register(
+        "tests/Addition-v0",
+        entry_point="reagent_env.env:ToolUseEnv",
+        vector_entry_point="reagent_env.vector:ToolUseVectorEnv",
+    )
+    try:
+        env = gym.make("tests/Addition-v0", tasks=addition_tasks(3), tools=[add])
+        again = gym.make(pickle.loads(pickle.dumps(env.spec)))
+        assert again.reset(seed=1) == env.reset(seed=1)
+        envs = gym.make_vec("tests/Addition-v0", 2, tasks=iter(addition_tasks(3)), tools=[add])
+        envs.reset(seed=0)
+        assert {member.trajectory.env_id for member in envs.envs} == {"tests/Addition-v0"}
+        envs.close()
+    finally:
+        del gym.registry["tests/Addition-v0"]
+
+
 def test_a_tool_result_cannot_close_its_own_block() -> None:
     @tool
     def inject() -> str:
@@ -266,7 +338,12 @@ def test_a_tool_that_needs_a_sandbox_is_refused_without_one() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"max_turns": 0}, "max_turns must be positive"),
+        ({"max_turns": 0}, "max_turns must be a whole number"),
+        ({"max_turns": "3"}, "max_turns must be a whole number"),
+        ({"max_seconds": 0}, "max_seconds must be a positive number"),
+        ({"tools": "add"}, "tools must be a list"),
+        ({"tasks": addition_tasks(1)[0]}, "tasks must be"),
+        ({"tasks": None}, "tasks must be"),
         ({"tool_format": "hermse"}, "Did you mean 'hermes'"),
         ({"tools": ["pyhton"]}, "Did you mean 'python'"),
         ({"tools": [add, add]}, "Two tools are named 'add'"),

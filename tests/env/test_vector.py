@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium.error import ResetNeeded
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from reagent_env import ToolUseVectorEnv, tool
@@ -104,3 +104,45 @@ def test_a_wrong_number_of_actions_is_refused() -> None:
     with pytest.raises(ValueError, match="Expected 3 actions"):
         envs.step([CALL])
     envs.close()
+
+
+def test_one_wrong_action_is_refused_before_any_member_steps() -> None:
+    envs = make()
+    envs.reset(seed=0)
+    with pytest.raises(TypeError, match="Action 1"):
+        envs.step([r"\boxed{0}", None, CALL])  # type: ignore[list-item]
+    assert envs.step([CALL] * 3)[4]["turn"].tolist() == [1, 1, 1]
+    envs.close()
+
+
+def test_a_member_that_raises_leaves_the_others_usable() -> None:
+    class Fatal(BaseException):
+        pass
+
+    @tool(name="explode", timeout_s=None)
+    def explode_for_good(code: int) -> str:
+        """Raise past every handler.
+
+        Args:
+            code: Ignored.
+        """
+        raise Fatal
+
+    envs = ToolUseVectorEnv(2, tasks=addition_tasks(), tools=[explode_for_good])
+    envs.reset(seed=0)
+    call = '<tool_call>{"name": "explode", "arguments": {"code": 1}}</tool_call>'
+    with pytest.raises(Fatal):
+        envs.step([call, r"\boxed{0}"])
+    observations, *_, infos = envs.step(["ignored", "ignored"])
+    assert all(text.endswith("?") for text in observations)
+    assert infos["turn"].tolist() == [0, 0]
+    envs.close()
+
+
+def test_a_closed_vector_says_so() -> None:
+    envs = make()
+    envs.reset(seed=0)
+    envs.close()
+    for act in (lambda: envs.step([CALL] * 3), lambda: envs.reset()):
+        with pytest.raises(ClosedEnvironmentError):
+            act()

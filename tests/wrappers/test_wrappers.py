@@ -16,7 +16,7 @@ from reagent_env import Judgement, Task, ToolUseEnv, Trajectory, tool
 from reagent_env.errors import ToolBackendError
 from reagent_env.testing import add, addition_tasks
 from reagent_env.wrappers import CritiqueObservation, CritiqueRefine, ProcessReward
-from reagent_env.wrappers.critique_refine import NEUTRAL
+from reagent_env.wrappers.critique_refine import NEUTRAL, gives_answer_away
 
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 1}}</tool_call>'
 BROKEN = '<tool_call>{"name": "broken", "arguments": {}}</tool_call>'
@@ -225,6 +225,38 @@ def test_a_critique_that_gives_the_answer_away_is_replaced_unmarked_and_counted(
     retry = CritiqueRefine(base(), leaking, feedback="retry")
     retry.reset(seed=0)
     assert retry.step(r"\boxed{8}")[0] == observation  # nothing marks the replacement
+
+
+@pytest.mark.parametrize(
+    ("answer", "critique", "leaks"),
+    [
+        ("46147", "It is 46,147.", True),
+        ("46147", "It is 46147.0, not more.", True),
+        ("46147", r"It is 46{,}147.", True),
+        ("46147", "It is 46 147.", True),
+        ("46147", "It is not 46148.", False),
+        ("River Plekond", "Look up Plekond.", True),
+        ("River Plekond", "Read about the river.", False),
+        (["Boor", "Republic of Boor"], "boor it is", True),
+    ],
+)
+def test_an_answer_is_recognised_however_it_is_written(
+    answer: Any, critique: str, leaks: bool
+) -> None:
+    task = Task(question="Which river?", answer=answer)
+    assert gives_answer_away(critique, Trajectory(task, "p")) is leaks
+
+
+def test_a_wrapped_environment_can_be_made_again_from_its_spec() -> None:
+    judge = ScriptedJudge(scored(0.5))
+    made = gym.make("reagent/SearchQA-v0")
+    env = CritiqueRefine(ProcessReward(made, judge, weight=0.5), judge, attempts=3)
+    assert env.spec is not None
+    again = gym.make(env.spec)
+    assert isinstance(again, CritiqueRefine)
+    assert again.attempts == 3
+    assert again.env.weight == 0.5  # type: ignore[attr-defined]
+    assert again.judge is judge
 
 
 def test_an_answer_the_policy_has_seen_may_be_named() -> None:
