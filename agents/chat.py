@@ -6,6 +6,7 @@ works; the server's own tool parsing is not used.
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ import openai
 
 from reagent_env.agents.agent import Agent
 from reagent_env.errors import ToolBackendError
+
+CHECK_SECONDS = 10.0
+"""How long :func:`check_model` waits for the list of models."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,45 @@ def chat_client(base_url: str, timeout_s: float = 120.0) -> openai.OpenAI:
         timeout=timeout_s,
         max_retries=4,
     )
+
+
+def check_model(client: openai.OpenAI, model: str, timeout_s: float = CHECK_SECONDS) -> None:
+    """Ask a server once which models it has, before anything depends on it.
+
+    A server that lists no models, or is busy, passes: only asking for a completion tells.
+
+    Raises:
+        PolicyUnavailable: nobody answers, the key is refused, or ``model`` is not among the models;
+            the message names the URL, the models there are, and what to do.
+    """
+    url = str(client.base_url).rstrip("/")
+    try:
+        page = client.with_options(timeout=timeout_s, max_retries=0).models.list()
+        models = [str(one.id) for one in page.data]
+    except openai.APITimeoutError:
+        raise PolicyUnavailable(
+            f"{url}/models did not answer within {timeout_s:g} s; is the server still loading, "
+            "or is this another service's port?"
+        ) from None
+    except openai.APIConnectionError as error:
+        reason = error.__cause__ or error
+        raise PolicyUnavailable(
+            f"No model server at {url} ({reason}); start one (`reagent serve MODEL` does), or "
+            "correct the URL."
+        ) from error
+    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+        raise PolicyUnavailable(
+            f"{url} refused the key; set OPENAI_API_KEY to a valid one ({error})."
+        ) from error
+    except (openai.OpenAIError, AttributeError, TypeError, ValueError):
+        return
+    if not models or model in models:
+        return
+    near = difflib.get_close_matches(model, models, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    shown = ", ".join(repr(one) for one in models[:20])
+    more = f" and {len(models) - 20} more" if len(models) > 20 else ""
+    raise PolicyUnavailable(f"{url} has no model {model!r}.{hint} It has {shown}{more}.")
 
 
 def _too_long(error: openai.BadRequestError) -> bool:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import itertools
 import json
 import os
+import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from reagent_env.agents.agent import Agent
     from reagent_env.agents.refine import Refinement
     from reagent_env.agents.summary import Summary
+    from reagent_env.trajectory import Trajectory
 
 _EXAMPLES = """
 Examples:
@@ -32,12 +37,13 @@ An evaluation cut short goes on with the same command and --out FOLDER.
 
 
 def evaluate_command(
+    context: typer.Context,
     env: Annotated[
         str, typer.Argument(metavar="ENV", help="An environment id, e.g. reagent/PythonMath-v0.")
     ],
     agent: Annotated[str, typer.Option(help="expert | random | URL#model")] = "expert",
     episodes: Annotated[int, typer.Option(min=1, help="Different tasks to run.")] = 100,
-    split: Annotated[str, typer.Option(help="train | validation | test")] = "test",
+    split: Annotated[str, typer.Option(help="train | validation | test | all")] = "test",
     sandbox: Annotated[str, typer.Option(help="auto | docker | embedded | process")] = "auto",
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes at once.")] = 4,
     seed: Annotated[int, typer.Option(help="Draws the tasks.")] = 0,
@@ -75,27 +81,47 @@ def evaluate_command(
         "refine": refine,
         "judge": judge if refine not in (None, "self") else None,
     }
-    make_agent = agent_maker(agent, env, tool_format, temperature, max_tokens)
-    wrap = _refining(refine, agent if refine == "self" else judge)
-    folder = out or new_folder(Path("runs"), "eval")
-    folder.mkdir(parents=True, exist_ok=True)
-    _check_config(folder / "config.json", config)
     kwargs: dict[str, Any] = {"split": split, "tool_format": tool_format, "sandbox": sandbox}
     if max_turns is not None:
         kwargs["max_turns"] = max_turns
+    wrap = _refining(refine, agent if refine == "self" else judge)
+
+    def make_env() -> Any:
+        return wrap(gymnasium.make(env, disable_env_checker=True, **kwargs))
+
     console = Console(stderr=True)
-    console.print(f"Evaluating {agent} on {env} ({split}); trajectories go to {folder}/")
     start = time.monotonic()
-    with progress_bar(console, f"{agent}", episodes) as advance:
-        trajectories = evaluate(
-            lambda: wrap(gymnasium.make(env, disable_env_checker=True, **kwargs)),
-            make_agent,
-            episodes,
-            out=folder,
-            concurrency=concurrency,
-            seed=seed,
-            on_episode=lambda trajectory: advance(trajectory.outcome),
-        )
+    kept = 0
+    with contextlib.ExitStack() as clients:
+        _check_env(env, make_env)
+        make_agent = agent_maker(agent, env, tool_format, temperature, max_tokens, clients)
+        folder = out or new_folder(Path("runs"), "eval")
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_config(folder / "config.json", config)
+        console.print(f"Evaluating {agent} on {env} ({split}); trajectories go to {folder}/")
+        try:
+            with progress_bar(console, f"{agent}", episodes) as advance:
+
+                def count(trajectory: Trajectory) -> None:
+                    nonlocal kept
+                    kept += trajectory.infrastructure_error is None
+                    advance(trajectory.outcome)
+
+                trajectories = evaluate(
+                    make_env,
+                    make_agent,
+                    episodes,
+                    out=folder,
+                    concurrency=concurrency,
+                    seed=seed,
+                    on_episode=count,
+                )
+        except KeyboardInterrupt:
+            typer.echo(
+                f"Stopped: {kept} of {episodes} episodes kept; go on with: {_same_command(context, folder)}",
+                err=True,
+            )
+            raise typer.Exit(130) from None
     if len(trajectories) < episodes:
         console.print(
             f"The {split} split has only {len(trajectories)} tasks; all of them were run."
@@ -105,13 +131,20 @@ def evaluate_command(
     refinement = compare_attempts(trajectories) if refine is not None else None
     if refinement is not None:
         record["refinement"] = refinement.to_json()
-    (folder / "summary.json").write_text(json.dumps(record, indent=2) + "\n")
+    _write_json(folder / "summary.json", record)
     print_summary(env, agent, split, summary)
     if refinement is not None:
         print_refinement(str(refine), refinement)
     console.print(f"{time.monotonic() - start:.1f} s; summary in {folder}/summary.json")
+    failures = Counter(
+        trajectory.infrastructure_error
+        for trajectory in trajectories
+        if trajectory.infrastructure_error is not None
+    )
+    for reason, times in failures.most_common(1):
+        typer.echo(f"Masked by infrastructure, most often ({times} times): {reason}", err=True)
     if summary.outcome.n == 0:
-        console.print("[red]Every episode was masked: see infrastructure_error in the file.[/red]")
+        typer.echo("Every episode was masked: there is no outcome.", err=True)
         raise typer.Exit(1)
 
 
@@ -119,9 +152,17 @@ evaluate_command.__doc__ = f"{evaluate_command.__doc__}\n{_EXAMPLES}"
 
 
 def agent_maker(
-    spec: str, env_id: str, tool_format: str, temperature: float, max_tokens: int
+    spec: str,
+    env_id: str,
+    tool_format: str,
+    temperature: float,
+    max_tokens: int,
+    clients: contextlib.ExitStack,
 ) -> Callable[[], Agent]:
-    """What ``--agent`` names: ``expert``, ``random`` or ``URL#model``."""
+    """What ``--agent`` names: ``expert``, ``random`` or ``URL#model``, whose server is asked once.
+
+    ``clients`` closes what the agents share.
+    """
     if spec == "expert":
         from reagent_env.agents.expert import ExpertAgent, solver_of
 
@@ -132,12 +173,22 @@ def agent_maker(
 
         return lambda: RandomAgent(tool_format)
     if spec.startswith(("http://", "https://")):
-        from reagent_env.agents.chat import ChatAgent, Sampling, chat_client
+        from reagent_env.agents.chat import (
+            ChatAgent,
+            PolicyUnavailable,
+            Sampling,
+            chat_client,
+            check_model,
+        )
 
         url, _, model = spec.partition("#")
         if not model:
             raise typer.BadParameter(f"--agent {spec!r} names no model; write {url}#MODEL.")
-        client = chat_client(url)
+        client = clients.enter_context(chat_client(url))
+        try:
+            check_model(client, model)
+        except PolicyUnavailable as error:
+            raise typer.BadParameter(str(error)) from error
         sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
         return lambda: ChatAgent(url, model, sampling=sampling, client=client)
     raise typer.BadParameter(f"--agent {spec!r} is none of expert, random, URL#model.")
@@ -213,14 +264,59 @@ def print_summary(env: str, agent: str, split: str, summary: Summary) -> None:
         )
 
 
+def _check_env(env_id: str, make_env: Callable[[], Any]) -> None:
+    """Make the environment once, so that what is wrong with it is said before a folder exists."""
+    import gymnasium
+
+    try:
+        make_env().close()
+    except gymnasium.error.UnregisteredEnv as error:
+        known = [name for name in gymnasium.registry if "/" in name]
+        near = difflib.get_close_matches(env_id, known, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise typer.BadParameter(
+            f"There is no environment {env_id!r}.{hint} `reagent envs` lists them."
+        ) from error
+    except (ValueError, gymnasium.error.Error) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _same_command(context: typer.Context, folder: Path) -> str:
+    """The command that is running, with the folder it writes to."""
+    words = ["reagent", "eval"]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name == "out" or source is None or source.name != "COMMANDLINE":
+            continue
+        value = str(context.params[name])
+        words += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
+    return shlex.join([*words, "--out", str(folder)])
+
+
 def _check_config(path: Path, config: dict[str, Any]) -> None:
     """A folder holds one evaluation: going on with other settings is refused."""
     if path.exists():
-        before = json.loads(path.read_text())
+        try:
+            before = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            before = None
+        if not isinstance(before, dict):
+            raise typer.BadParameter(
+                f"{path} cannot be read: it is no JSON object, perhaps cut short. Remove it if you "
+                "know that the folder's evaluation had these settings; else give another --out."
+            )
         changed = {key for key in config if before.get(key) != config[key]}
         if changed:
             raise typer.BadParameter(
                 f"{path.parent} holds an evaluation with other settings "
                 f"({', '.join(sorted(changed))}); give another --out."
             )
-    path.write_text(json.dumps(config, indent=2) + "\n")
+    _write_json(path, config)
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write the whole file or leave what was there."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(part, path)

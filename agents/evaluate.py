@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import gymnasium
 import numpy as np
@@ -22,9 +24,12 @@ from reagent_env.agents.chat import ContextOverflow
 from reagent_env.env import ToolUseEnv
 from reagent_env.errors import INFRASTRUCTURE_ERRORS
 from reagent_env.trajectory import StopReason, Trajectory
-from reagent_env.trajectory_file import TrajectoryWriter, read_trajectories
+from reagent_env.trajectory_file import TrajectoryWriter, latest_trajectories
 
 MakeEnv = Callable[[], gymnasium.Env[str, str]]
+
+STOP_SECONDS = 1.0
+"""How long an evaluation that ends early waits for its workers to notice."""
 
 
 def evaluate(
@@ -41,7 +46,10 @@ def evaluate(
     """Run ``episodes`` different tasks, drawn by ``seed``, and return their trajectories.
 
     An episode that infrastructure spoils is run again up to ``retries`` times, then kept as masked;
-    masked episodes are tried again when the evaluation is resumed. Ctrl-C leaves what is finished.
+    masked episodes are tried again when the evaluation is resumed.
+
+    Ctrl-C (``KeyboardInterrupt``) ends it within about a second: what is finished is kept, episodes
+    under way are given up at their next turn, and nobody waits for a server that does not answer.
 
     Args:
         make_env: Makes one environment a worker.
@@ -59,7 +67,7 @@ def evaluate(
     path = out / "trajectories.jsonl"
     finished = {
         trajectory.task.id: trajectory
-        for trajectory in (read_trajectories(path) if path.exists() else ())
+        for trajectory in (latest_trajectories(path) if path.exists() else ())
         if trajectory.infrastructure_error is None
     }
     with _workers(make_env, make_agent, concurrency) as workers, TrajectoryWriter(path) as writer:
@@ -70,34 +78,59 @@ def evaluate(
         for trajectory in done:
             on_episode(trajectory)
         waiting = [task for task in chosen if task.id not in finished]
-
-        def run(task_position: int) -> Trajectory:
-            return workers.run(lambda env, agent: run_episode(env, agent, waiting[task_position]))
-
         left = iter(range(len(waiting)))
         tries = [0] * len(waiting)
         running: dict[Future[Trajectory], int] = {}
-        for position in _first(left, concurrency):
-            running[workers.threads.submit(run, position)] = position
-        while running:
-            ended, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in ended:
-                position = running.pop(future)
-                trajectory = future.result()
-                tries[position] += 1
-                if trajectory.infrastructure_error is not None and tries[position] <= retries:
-                    running[workers.threads.submit(run, position)] = position
-                    continue
-                writer.write(trajectory)
-                done.append(trajectory)
-                on_episode(trajectory)
-                for following in _first(left, 1):
-                    running[workers.threads.submit(run, following)] = following
+
+        def start(position: int) -> None:
+            running[workers.play(waiting[position])] = position
+
+        def keep(trajectory: Trajectory) -> None:
+            writer.write(trajectory)
+            done.append(trajectory)
+            on_episode(trajectory)
+
+        try:
+            for position in itertools.islice(left, concurrency):
+                start(position)
+            while running:
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    position = running.pop(future)
+                    trajectory = future.result()
+                    tries[position] += 1
+                    if trajectory.infrastructure_error is not None and tries[position] <= retries:
+                        start(position)
+                        continue
+                    keep(trajectory)
+                    for following in itertools.islice(left, 1):
+                        start(following)
+        except BaseException:
+            workers.stop()
+            for future in running:  # what ended in the meantime is worth keeping
+                if future.done() and future.exception() is None:
+                    trajectory = future.result()
+                    if trajectory.infrastructure_error is None:
+                        keep(trajectory)
+            raise
     return done
 
 
-def run_episode(env: gymnasium.Env[str, str], agent: Agent, task: object) -> Trajectory:
-    """Play one episode on ``task`` to its end and return its record."""
+class EpisodeStopped(Exception):
+    """The evaluation is ending; the episode is given up and leaves no record."""
+
+
+def run_episode(
+    env: gymnasium.Env[str, str],
+    agent: Agent,
+    task: object,
+    stopping: threading.Event | None = None,
+) -> Trajectory:
+    """Play one episode on ``task`` to its end and return its record.
+
+    Raises:
+        EpisodeStopped: ``stopping`` was set before the episode ended.
+    """
     inner = env.unwrapped
     assert isinstance(inner, ToolUseEnv)
     observation, info = env.reset(options={"task": task})
@@ -106,6 +139,8 @@ def run_episode(env: gymnasium.Env[str, str], agent: Agent, task: object) -> Tra
     failure: str | None = None
     over = False
     while not over:
+        if stopping is not None and stopping.is_set():
+            raise EpisodeStopped
         try:
             completion = agent.act(observation, info)
         except ContextOverflow:
@@ -134,44 +169,81 @@ def run_episode(env: gymnasium.Env[str, str], agent: Agent, task: object) -> Tra
     )
 
 
+_Job = tuple[object, "Future[Trajectory]"]
+
+
 class _Workers:
-    """Environments and agents, one pair a thread, and the sandboxes set aside for them."""
+    """Environments and agents, one pair a thread, and the sandboxes set aside for them.
+
+    The threads are daemons: one that waits for a server that never answers holds up nobody's exit.
+    """
 
     def __init__(
         self, make_env: MakeEnv, make_agent: Callable[[], Agent], concurrency: int
     ) -> None:
-        self.threads = ThreadPoolExecutor(concurrency, thread_name_prefix="episode")
         self._make_env = make_env
         self._make_agent = make_agent
-        self._here = threading.local()
-        self._lock = threading.Lock()
-        self._envs: list[gymnasium.Env[str, str]] = []
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._stopping = threading.Event()
         first = make_env()
-        self._envs.append(first)
         assert isinstance(first.unwrapped, ToolUseEnv)
         self.env: ToolUseEnv = first.unwrapped
+        self._first = first
         self._pool = self.env.sandbox_pool
         self._reserved = concurrency
         if self._pool is not None:
             self._pool.reserve(concurrency)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"episode-{number}", daemon=True)
+            for number in range(concurrency)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def run(self, play: Callable[[gymnasium.Env[str, str], Agent], Trajectory]) -> Trajectory:
-        """Play with this thread's own environment and agent."""
-        if not hasattr(self._here, "pair"):
-            env = self._make_env()
-            with self._lock:
-                self._envs.append(env)
-            self._here.pair = (env, self._make_agent())
-        env, agent = self._here.pair
-        return play(env, agent)
+    def play(self, task: object) -> Future[Trajectory]:
+        """Play ``task`` as soon as a worker is free."""
+        future: Future[Trajectory] = Future()
+        self._jobs.put((task, future))
+        return future
+
+    def stop(self) -> None:
+        """Give up the episodes that run; wait a moment for those that notice, for no other."""
+        self._stopping.set()
+        self._end(time.monotonic() + STOP_SECONDS)
 
     def close(self) -> None:
-        """Wait for the running episodes, close the environments, give the sandboxes back."""
-        self.threads.shutdown(wait=True, cancel_futures=True)
-        for env in self._envs:
-            env.close()
+        """Wait for the workers, unless :meth:`stop` gave them up; give the sandboxes back."""
+        if not self._stopping.is_set():
+            self._end(None)
+        self._first.close()
         if self._pool is not None:
             self._pool.unreserve(self._reserved)
+
+    def _end(self, deadline: float | None) -> None:
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        """Play what comes in this thread's own environment, which it makes when first needed."""
+        env: gymnasium.Env[str, str] | None = None
+        agent: Agent | None = None
+        try:
+            while (job := self._jobs.get()) is not None:
+                task, future = job
+                try:
+                    if self._stopping.is_set():
+                        raise EpisodeStopped
+                    env = env or self._make_env()
+                    agent = agent or self._make_agent()
+                    future.set_result(run_episode(env, agent, task, self._stopping))
+                except BaseException as error:  # raised where the future is asked
+                    future.set_exception(error)
+                del job, task, future
+        finally:
+            if env is not None:
+                env.close()
 
 
 @contextmanager
@@ -183,7 +255,3 @@ def _workers(
         yield workers
     finally:
         workers.close()
-
-
-def _first(positions: Iterator[int], count: int) -> Sequence[int]:
-    return list(itertools.islice(positions, count))
