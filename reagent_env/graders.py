@@ -6,8 +6,8 @@ Not here: finding the answer in a completion (:mod:`reagent_env.answers`), and j
 is infrastructure: the rollout is masked, never scored 0.
 
 Graders: ``exact``, ``qa``, ``f1``, ``number``, ``math``, ``choice``, ``yes_no``, ``list``, ``set``,
-those added with :func:`register_grader` or the entry-point group ``reagent_env.graders``, and any
-importable function as ``"module:function"``.
+those added with :func:`register_grader` or the entry-point group ``reagent_env.graders``, and, for
+tasks made in code, any importable function as ``"module:function"`` (:func:`is_registered`).
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import math
 import re
 import string
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from reagent_env.errors import GraderError
 from reagent_env.math_checking import CheckerFailed, mathematically_equal
+from reagent_env.plain_text import plain_text, without_name
 from reagent_env.quantities import Quantity, parse_quantity, same_quantity
 from reagent_env.task import Task
 
@@ -65,8 +66,21 @@ def grader_names() -> list[str]:
     return sorted(found | set(_GRADERS))
 
 
+def is_registered(name: str) -> bool:
+    """Whether a grader of this name is built in, registered, or an installed package's.
+
+    What comes from outside (a file of tasks) may name these alone: any other ``module:function``
+    would be imported and called, so the file could run code here. Code may name anything.
+    """
+    return name in _GRADERS or any(
+        entry.name == name for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    )
+
+
 def get_grader(name: str) -> Grader:
-    """The grader of that name, or the function that ``module:function`` names.
+    """The grader of that name, or the function that ``module:function`` names, imported.
+
+    Ask :func:`is_registered` first about a name that you did not write yourself.
 
     Raises:
         GraderError: when there is none; the message names the nearest.
@@ -141,34 +155,72 @@ def grade(task: Task, final_answer: str | None) -> float:
     return float(score)
 
 
+def problem_with(task: Task, *, allow_import: bool = False) -> str | None:
+    """What keeps this task from ever being graded right, in a sentence, or None.
+
+    For whoever loads tasks: an unknown grader, unknown options, an answer that the grader cannot
+    take or does not accept from an agent. Total, and it neither imports nor calls what the task
+    names, unless ``allow_import``; ``math`` reads its answer only when it grades.
+
+    Example: a task with answer ``"Paris"`` and grader ``number`` gives ``"Grader 'number' needs a
+    number as answer, got 'Paris'."``.
+    """
+    if not isinstance(task.grader, str) or not (allow_import or is_registered(task.grader)):
+        return (
+            f"Unknown grader {task.grader!r}; known: {', '.join(grader_names())}. Functions of "
+            "your own must be registered before tasks from a file can name them."
+        )
+    options = task.metadata.get("grader_options") or {}
+    if not isinstance(options, Mapping):
+        return f'metadata["grader_options"] must be a mapping, got {type(options).__name__}.'
+    try:
+        grader = get_grader(task.grader)
+        signature = inspect.signature(grader)
+    except GraderError as error:
+        return str(error)
+    except (TypeError, ValueError):  # some functions written in C do not tell
+        return None
+    try:
+        signature.bind(task.answer, "", **options)
+    except TypeError as error:
+        taken = ", ".join(list(signature.parameters)[2:]) or "none"
+        return f"Grader {task.grader!r}: {error}; its options: {taken}."
+    if task.grader not in _BUILT_IN:
+        return None
+    try:
+        own = _own_text(task.answer, task.grader)
+        if task.grader == "math":
+            if any(not plain_text(gold) for gold in _aliases(task.answer)):
+                return "Grader 'math' needs an answer with something in it."
+        elif grade(task, own) != 1.0:
+            return f"Grader {task.grader!r} does not accept the task's own answer {own[:80]!r}."
+    except GraderError as error:
+        return str(error)
+    return None
+
+
+def _own_text(answer: Any, grader: str) -> str:
+    if answer is None or isinstance(answer, Mapping):
+        raise GraderError(f"The answer must be a text, a number or a list of them, got {answer!r}.")
+    if answer is True or answer is False:
+        return "yes" if answer else "no"
+    if isinstance(answer, list | tuple):
+        return (
+            str(answer[0])
+            if answer and grader not in ("list", "set")
+            else ", ".join(map(str, answer))
+        )
+    return str(answer)
+
+
 # --- text ---------------------------------------------------------------------------------------
 
-_TYPOGRAPHIC = str.maketrans(
-    {"‘": "'", "’": "'", "“": '"', "”": '"', "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-"}
-    | {"\u00a0": " ", "\u202f": " ", "\u200b": None, "\ufeff": None, "\u2060": None}
-)
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|emph)\s*\{")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_BASE = re.compile(r"(?<=[0-9A-Za-z)])_(?:\{\s*([0-9]+)\s*\}|(?<=[0-9]_)([0-9]+))")
 _BETWEEN_DIGITS = re.compile(r"(?<=[0-9])[^\w\s./](?=[0-9])|(?<=[0-9])\.(?=[0-9]+\.)")
 _PUNCTUATION = re.compile(f"[{re.escape(string.punctuation)}]")
 _KEPT_MARK = re.compile(r"(?<=[0-9])[./](?=[0-9])|(?<![\w.])[-.](?=[.]?[0-9])")
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-
-
-def plain_text(prediction: str) -> str:
-    r"""A prediction without its LaTeX dress: ``$\text{Paris}$`` is ``Paris``, ``5\%`` is ``5%``."""
-    text = unicodedata.normalize("NFC", prediction).translate(_TYPOGRAPHIC).strip()
-    for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
-        if len(text) > 2 * len(opening) and text.startswith(opening) and text.endswith(closing):
-            text = text[len(opening) : -len(closing)].strip()
-            break
-    if "\\" not in text:
-        return text
-    if _TEXT_COMMAND.search(text):
-        text = re.sub(_TEXT_COMMAND, "", text).replace("{", "").replace("}", "")
-    text = re.sub(r"\\[dt]?frac\{\s*(\d+)\s*\}\{\s*(\d+)\s*\}", r"\1/\2", text)
-    text = re.sub(r"\\[,;:! ]", " ", text)
-    return re.sub(r"\\([%$&#_])", r"\1", text).strip()
 
 
 def normalised(text: str) -> str:
@@ -179,6 +231,7 @@ def normalised(text: str) -> str:
     """
     lowered = plain_text(text).lower()
     lowered = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), lowered)
+    lowered = _BASE.sub(lambda found: f" {found[1] or found[2]}", lowered)
     lowered = _BETWEEN_DIGITS.sub(" ", lowered)
     kept = {found.start() for found in _KEPT_MARK.finditer(lowered)}
     bare = "".join(
@@ -204,9 +257,25 @@ def _equal_texts(gold: str, prediction: str) -> bool:
 
 
 @register_grader("exact")
-def exact(answer: Any, prediction: str) -> float:
-    """1 when the prediction equals the answer, or one of its aliases, in SQuAD's normal form."""
-    return float(any(_equal_texts(gold, prediction) for gold in _aliases(answer)))
+def exact(answer: Any, prediction: str, aliases: Sequence[str] = ()) -> float:
+    """1 when the prediction equals the answer, or one of its aliases, in SQuAD's normal form.
+
+    One ``name =`` in front is left out, unless the answer has an equals sign itself.
+
+    Args:
+        answer: the answer, or a list of forms of it.
+        prediction: what the agent answered.
+        aliases: further forms, for a task whose answer is to stay one text.
+    """
+    if isinstance(aliases, str):
+        raise GraderError(f"aliases must be a list of texts, got {aliases!r}.")
+    bare = without_name(plain_text(prediction))
+    return float(
+        any(
+            _equal_texts(gold, prediction) or ("=" not in gold and _equal_texts(gold, bare))
+            for gold in [*_aliases(answer), *_aliases(list(aliases) or answer)]
+        )
+    )
 
 
 def token_overlap(gold: str, prediction: str) -> tuple[float, float]:
@@ -230,12 +299,16 @@ def f1(answer: Any, prediction: str) -> float:
 
 @register_grader("qa")
 def qa(answer: Any, prediction: str, threshold: float = 0.3, published: bool = False) -> float:
-    """Exact match 1, else token F1 from ``threshold`` on, else 0; naming candidates gains nothing.
+    """Exact match 1, else, for a form of the name, F1 times precision from ``threshold`` on, else 0.
 
     The published rule pays F1 as it is, so a box with the right answer and k - 1 wrong ones earns
-    2 / (k + 1), more than the 1 / k of an honest guess. Here alternatives ("A or B", "A / B") earn
-    0, and partial credit is F1 times precision, which stays below 1 / k. ``published=True`` gives
-    the rule as published.
+    2 / (k + 1), more than the 1 / k of an honest guess, and "River" alone earns 2 / 3 for any
+    river. Here alternatives ("A or B", "A / B") earn 0; F1 is multiplied by precision, which stays
+    below 1 / k; and the prediction must share at least half of the words that tell the answer from
+    others (not "river", "mount", "university", months), more than half if it puts others in their
+    place. ``published=True`` gives the rule as published.
+
+    Example: for ``Ada Lovelace``, ``Lovelace`` earns 2 / 3 and ``Ada Byron`` nothing.
     """
     if exact(answer, prediction):
         return 1.0
@@ -247,9 +320,36 @@ def qa(answer: Any, prediction: str, threshold: float = 0.3, published: bool = F
             continue
         if published:
             best = max(best, overlap)
-        elif _alternatives(prediction) <= _alternatives(gold):
+        elif _alternatives(prediction) <= _alternatives(gold) and _same_thing(gold, prediction):
             best = max(best, overlap * precision)
     return best
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_GENERIC = _words(
+    "river mount mountain lake sea ocean bay gulf island islands isle city town village county "
+    "state country republic kingdom empire province district region north south east west "
+    "northern southern eastern western new old great saint st mt university college school "
+    "institute academy library museum church cathedral castle palace bridge street road avenue "
+    "station airport park company corporation corp inc ltd limited group party press house "
+    "books band orchestra team club league cup award prize war battle film movie series show "
+    "album song book novel king queen prince princess president sir lord lady dr mr mrs ms john "
+    "james william january february march april may june july august september october november "
+    "december of in on at to for from and by with de la le du von van der di da i ii iii first "
+    "second third people born years year"
+)
+"""Words that many answers share: naming one of them names no answer."""
+
+
+def _same_thing(gold: str, prediction: str) -> bool:
+    wanted, given = set(normalised(gold).split()), set(normalised(prediction).split())
+    telling = wanted - _GENERIC or wanted
+    shared = len(telling & given)
+    replaced = bool(given - wanted - _GENERIC) and shared < len(telling)
+    return 2 * shared > len(telling) if replaced else 2 * shared >= len(telling)
 
 
 _ALTERNATIVE = re.compile(
@@ -369,7 +469,7 @@ def _items(answer: Any) -> list[str]:
 
 
 def _split_items(prediction: str, wanted: Iterable[str]) -> list[str]:
-    text = plain_text(prediction).replace(r"\{", "").replace(r"\}", "").strip()
+    text = without_name(plain_text(prediction)).replace(r"\{", "{").replace(r"\}", "}").strip()
     if len(text) > 1 and text[0] in "[({" and text[-1] in "])}":
         text = text[1:-1]
     separator = r"\s*[,;\n]\s*(?:and\s+)?|\s+and\s+"
@@ -388,6 +488,9 @@ def _equal_items(gold: str, given: str) -> bool:
 # --- numbers and mathematics --------------------------------------------------------------------
 
 
+_YEAR = re.compile(r"^(?:in )?(?:the year )?(?:AD |A\.D\. ?|CE )?(?=[0-9]{3,4}\b)", re.IGNORECASE)
+
+
 @register_grader("number")
 def number(
     answer: Any,
@@ -399,8 +502,9 @@ def number(
 ) -> float:
     """1 when the prediction is one number equal to the answer, with the right unit or none.
 
-    Thousands separators, percents, powers of ten and fractions are read; lists, ranges, NaN and
-    infinity are no number, and a fraction is no whole number ("24/2" would echo a question).
+    Thousands separators, percents, powers of ten, fractions, words up to twenty, "x = 5" and
+    "about 5" are read; lists, ranges, NaN and infinity are no number, and a fraction is no whole
+    number ("24/2" would echo a question).
     Whole-number answers must match exactly unless a tolerance is given.
 
     Args:
@@ -412,13 +516,14 @@ def number(
         abs_tol: largest difference, in the answer's unit.
         any_unit: accept any words after the number (for data sets that do not tell the unit).
     """
-    gold = parse_quantity(str(answer))
+    gold = parse_quantity(plain_text(str(answer)))
     if isinstance(answer, bool) or gold is None:
         raise GraderError(f"Grader 'number' needs a number as answer, got {answer!r}.")
     units = [unit] if isinstance(unit, str) else list(unit or [])
     if gold.unit:
         units.append(gold.unit)
-    given = parse_quantity(plain_text(prediction))
+    bare = without_name(plain_text(prediction))
+    given = parse_quantity(_YEAR.sub("", bare))
     if given is None or (given.is_fraction and gold.value.denominator == 1):
         return 0.0
     if rel_tol is None:
@@ -435,10 +540,14 @@ def math_equal(answer: Any, prediction: str) -> float:
 
     Checked by math-verify in a process of its own with bounds on time and memory: an expression
     that exceeds them scores 0, a checker that cannot check the answer itself is a GraderError.
-    A number must be written as one: ``2 + 3`` is not 5. Where the form of an expression matters
-    (expanded, factored), equality says too little: take ``exact`` or a function of your own.
+    A number must be written as one number (a unit may follow): ``2 + 3`` is not 5. Where the form
+    of an expression matters (expanded, factored), equality says too little: take ``exact`` or a
+    function of your own.
     """
     try:
         return float(any(mathematically_equal(gold, prediction) for gold in _aliases(answer)))
     except CheckerFailed as error:
         raise GraderError(str(error)) from error
+
+
+_BUILT_IN = frozenset(_GRADERS)

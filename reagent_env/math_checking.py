@@ -17,9 +17,11 @@ import selectors
 import subprocess
 import sys
 import threading
+from fractions import Fraction
 from typing import Any
 
-from reagent_env.quantities import parse_quantity
+from reagent_env.plain_text import plain_text, undressed, without_delimiters, without_name
+from reagent_env.quantities import Quantity, parse_quantity, same_quantity
 
 TIME_LIMIT_S = 3.0
 """Seconds for one comparison; a prediction that needs more is not equal."""
@@ -158,14 +160,47 @@ def mathematically_equal(gold: str, prediction: str) -> bool:
     Raises:
         CheckerFailed: when the answer cannot be read or the checking process cannot be had.
     """
-    wanted, given = _undressed(gold), _undressed(prediction)
-    if not given or len(given) > MAX_CHARS or _too_deep(given):
+    if len(prediction) > MAX_CHARS or _too_deep(prediction):
         return False
-    if _hedged(given, wanted) or _unevaluated(given, wanted):
+    wanted, given = without_delimiters(gold), without_delimiters(prediction)
+    if not given:
         return False
+    number = parse_quantity(plain_text(gold))
+    if number is not None:
+        return _is_number(number, prediction)
+    if words := _WORDS.fullmatch(wanted):
+        return _letters(words[1]) == _letters(undressed(prediction))
     if wanted == given:
         return True
+    bare = undressed(prediction)
+    if _hedged(given, wanted) or _hedged(bare, undressed(gold)):
+        return False
+    if set(_COMMAND.findall(given)) - _MATHEMATICS - set(_COMMAND.findall(wanted)):
+        return False
     return _verdict(wanted, given)
+
+
+def _is_number(gold: Quantity, prediction: str) -> bool:
+    """Whether the prediction is written as one number and equals the answer.
+
+    Nothing is calculated: otherwise echoing "2 + 3" would be the right answer to "What is 2 + 3?".
+    """
+    plain = without_name(plain_text(prediction))
+    for opening, closing in ("()", "{}"):
+        if plain.startswith(opening) and plain.endswith(closing):
+            plain = plain[1:-1].strip()
+    given = parse_quantity(plain)
+    if given is None or (given.is_fraction and gold.value.denominator == 1):
+        return False
+    if given.unit and not gold.unit and _ALGEBRA.search(plain) and r"\text" not in prediction:
+        return False  # 5x and 5 e are expressions, 5 apples is a number
+    tolerance = abs(gold.value) * _TOLERANCE if gold.value.denominator != 1 else Fraction(0)
+    if not gold.unit and given.unit != "%":
+        return abs(given.value - gold.value) <= tolerance
+    units = [gold.unit] if gold.unit else ["%"]
+    return same_quantity(gold.value, units, given, tolerance) or (
+        not gold.unit and abs(given.value / 100 - gold.value) <= tolerance
+    )
 
 
 @functools.lru_cache(maxsize=4_096)
@@ -173,12 +208,8 @@ def _verdict(wanted: str, given: str) -> bool:
     return _shared_checker().equal(wanted, given)
 
 
-def _undressed(text: str) -> str:
-    text = text.strip().rstrip(".").strip()
-    for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
-        if len(text) > 2 * len(opening) and text.startswith(opening) and text.endswith(closing):
-            return text[len(opening) : -len(closing)].strip()
-    return text
+def _letters(text: str) -> str:
+    return "".join(char for char in text.casefold() if char.isalnum() or char in "+-")
 
 
 def _too_deep(text: str) -> bool:
@@ -190,8 +221,23 @@ def _too_deep(text: str) -> bool:
     return False
 
 
+_WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{([^{}]*[A-Za-z][^{}]*)\}")
+_ALGEBRA = re.compile(r"[0-9.)][A-Za-z]$|[0-9.)]\s+[a-zA-Z]$")
+_TOLERANCE = Fraction(1, 10**6)
+_COMMAND = re.compile(r"\\(?:[A-Za-z]+|.)", re.DOTALL)
+_NAMES = (
+    "frac dfrac tfrac sqrt cdot times div pi theta alpha beta gamma delta phi lambda mu omega "
+    "sigma infty cup cap setminus emptyset varnothing circ degree pm left right big Big bigl "
+    "bigr Bigl Bigr sin cos tan cot sec csc arcsin arccos arctan log ln exp binom dbinom tbinom "
+    "overline text textbf textit textrm mathrm mathbf mathbb mathcal mathit mbox operatorname "
+    "le leq ge geq lt gt ne neq in begin end lfloor rfloor lceil rceil langle rangle "
+    "displaystyle dots ldots cdots { } , ; ! % $"
+)
+_MATHEMATICS = frozenset("\\" + name for name in _NAMES.split()) | {"\\ "}
+"""LaTeX that a prediction may use whatever the answer: anything else could part two answers."""
 _HEDGE = re.compile(
-    r"\$|\\boxed|\\\(|\\\[|\n|;|\\(?:lor|vee|quad|qquad)\b|\b(?:or|and|either|maybe)\b|\\\\|[0-9]\s+[0-9]"
+    r"\$|\\boxed|\\\(|\\\[|\n|;|~|\\(?:lor|vee|quad|qquad)\b|\b(?:or|and|either|maybe|perhaps|not|if)\b|\\\\"
+    r"|[0-9]\s+[0-9]|[0-9]\s*\{\s*\}\s*[0-9]|[0-9]_"
 )
 _RELATION = re.compile(r"=|\\(?:leq?|geq?|neq?|approx|equiv|in|sim)(?![A-Za-z])|[<>≤≥≈]")
 
@@ -211,28 +257,6 @@ def _hedged(given: str, wanted: str) -> bool:
     left, _, right = given.partition("=")
     named = re.fullmatch(r"\s*\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?\s*", left)
     return not (named and relations == ["="] and right.strip())
-
-
-_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?")
-_POWER_OF_TEN = re.compile(r"\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*\{?[+-]?[0-9]+\}?")
-_OPERATION = re.compile(
-    r"(?<=[^\s=({\[])\s*[-+](?=\s*[\w\\(.])|[*^!%]\s*[\w\\({]|!|"
-    r"\\(?:times|cdot|div|sqrt|sum|prod|int|lim|d?binom|log|ln|sin|cos|tan|exp|gcd|lcm|max|min)"
-)
-
-
-def _unevaluated(given: str, wanted: str) -> bool:
-    """Whether a number is due and the prediction still has something to calculate.
-
-    Otherwise echoing "2 + 3" would be the right answer to "What is 2 + 3?".
-    """
-    number = parse_quantity(wanted)
-    if number is None or number.unit:
-        return False
-    plain = _POWER_OF_TEN.sub("", _DEGREES.sub("", given.rpartition("=")[2].strip()))
-    if number.value.denominator == 1 and ("/" in plain or "frac" in plain):
-        return True
-    return bool(_OPERATION.search(plain)) or plain.count("/") + plain.count("frac") > 1
 
 
 def _serve() -> None:

@@ -13,25 +13,57 @@ from fractions import Fraction
 _MAX_DIGITS = 1_000
 _MAX_EXPONENT = 400
 
-_DIGITS = r"(?:[0-9]{1,3}(?:(?:,|\{,\}|\\,|_)[0-9]{3})+|[0-9]+)"
+_DIGITS = r"(?:[0-9]{1,3}(?P<sep>,|\{,\}|\\,|_| )[0-9]{3}(?:(?P=sep)[0-9]{3})*(?![0-9])|[0-9]+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)"
 _POWER = (
     r"(?:[eE](?P<e>[+-]?[0-9]{1,4})"
     r"|\s*(?:\\times|\\cdot|×|\*|x)\s*10\s*(?:\^|\*\*)\s*\{?(?P<ten>[+-]?[0-9]{1,4})\}?)"
 )
+
+
+def _listed(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
+_WORDS = _listed(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty"
+)
+_WORD = "|".join(
+    form
+    for word in sorted(_WORDS, key=len, reverse=True)
+    for form in (word, word.capitalize(), word.upper())
+)
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]?)\s*(?P<currency>[$€£]?)\s*(?:"
     rf"\\[dt]?frac\{{\s*(?P<top>[0-9]+)\s*\}}\{{\s*(?P<bottom>[0-9]+)\s*\}}"
-    rf"|(?P<over>[0-9]+)\s*/\s*(?P<under>[0-9]+)"
-    rf"|(?P<decimal>{_DECIMAL}){_POWER}?)"
+    rf"|(?:(?P<whole>[0-9]+) )?(?P<over>[0-9]+)\s*/\s*(?P<under>[0-9]+)"
+    rf"|(?P<before>[0-9]*)\.(?P<once>[0-9]*)\\overline\{{(?P<again>[0-9]+)\}}"
+    rf"|(?P<decimal>{_DECIMAL}){_POWER}?"
+    rf"|(?P<word>{_WORD})(?![\w-])(?!\.\w))"
     r"\s*(?P<unit>.*)",
     re.DOTALL,
 )
 _UNIT = re.compile(
-    r"[^\W\d_][^\W\d_]*\.?(?:[ /·-]?(?:[^\W\d_]+\.?|\([^\W\d_]+\))){0,3}(?:[²³]|\^?[23])?|[%$€£°]C?F?"
+    r"[^\W\d_]+\.?(?:[ /·-]?(?:[^\W\d_]+\.?|\([^\W\d_]+\))){0,5}(?:[²³]|\^?[23]|\^\{[23]\})?"
+    r"|[%$€£°]C?F?"
 )
-_NOT_UNITS = frozenset({"or", "and", "to", "through", "versus", "vs", "plus", "minus", "about"})
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+_NOT_UNITS = (
+    frozenset(_WORDS)
+    | frozenset(_SCALES)
+    | frozenset(
+        _listed(
+            "thirty forty fifty sixty seventy eighty ninety trillion dozen half pi π infinity or and "
+            "to through versus vs plus minus about if not maybe perhaps possibly probably else "
+            "otherwise either neither nor but unless than without except oder und nicht vielleicht ou "
+            "et peut ni o u y no quizá forse null eins zwei drei vier fünf sechs sieben acht neun "
+            "zehn elf zwölf un deux trois quatre cinq sept huit neuf dix uno dos tres cuatro cinco "
+            "seis siete ocho nueve diez"
+        )
+    )
+)
+"""Words that no unit has: they would make one number two, or take it back."""
 
 _FACTORS: dict[str, dict[str, Fraction]] = {
     "length": {
@@ -46,18 +78,21 @@ _FACTORS: dict[str, dict[str, Fraction]] = {
         "d": Fraction(86400),
     },
     "volume": {"ml": Fraction(1, 1000), "cl": Fraction(1, 100), "dl": Fraction(1, 10), "l": Fraction(1)},
+    "area": {
+        "mm²": Fraction(1, 10**6), "cm²": Fraction(1, 10**4), "m²": Fraction(1),
+        "ha": Fraction(10**4), "km²": Fraction(10**6),
+    },
     "share": {"%": Fraction(1, 100)},
 }  # fmt: skip
 _NAMES = {
-    "nanometer": "nm", "nanometre": "nm", "micrometer": "µm", "micrometre": "µm", "um": "µm",
-    "μm": "µm", "millimeter": "mm", "millimetre": "mm", "centimeter": "cm", "centimetre": "cm",
-    "decimeter": "dm", "decimetre": "dm", "meter": "m", "metre": "m", "kilometer": "km",
-    "kilometre": "km", "milligram": "mg", "gram": "g", "kilogram": "kg", "kilo": "kg",
+    "nanometre": "nm", "micrometre": "µm", "um": "µm", "μm": "µm", "millimetre": "mm",
+    "centimetre": "cm", "decimetre": "dm", "metre": "m", "kilometre": "km",
+    "milligram": "mg", "gram": "g", "kilogram": "kg", "kilo": "kg",
     "tonne": "t", "millisecond": "ms", "second": "s", "sec": "s", "minute": "min", "hour": "h",
-    "hr": "h", "day": "d", "milliliter": "ml", "millilitre": "ml", "centiliter": "cl",
-    "centilitre": "cl", "deciliter": "dl", "decilitre": "dl", "liter": "l", "litre": "l",
-    "percent": "%", "per cent": "%", "pct": "%", "dollar": "$", "usd": "$", "euro": "€",
-    "eur": "€", "gbp": "£",
+    "hr": "h", "day": "d", "millilitre": "ml", "centilitre": "cl", "decilitre": "dl", "litre": "l",
+    "hectare": "ha", "percent": "%", "per cent": "%", "pct": "%", "dollar": "$", "usd": "$",
+    "euro": "€", "eur": "€", "gbp": "£", "degree": "°", "deg": "°", "arc degree": "°",
+    "people": "person", "persons": "person", "person": "person",
 }  # fmt: skip
 
 
@@ -84,43 +119,71 @@ def parse_quantity(text: str) -> Quantity | None:
     found = _NUMBER.fullmatch(stripped)
     if not found:
         return None
-    if found["decimal"]:
-        exponent = int(found["e"] or found["ten"] or 0)
-        if abs(exponent) > _MAX_EXPONENT:
-            return None
-        digits = re.sub(r"[,_{}\\]", "", found["decimal"])
-        value = Fraction(digits + ("0" if digits.endswith(".") else "")) * Fraction(10) ** exponent
-    else:
-        bottom = int(found["bottom"] or found["under"])
-        if bottom == 0:
-            return None
-        value = Fraction(int(found["top"] or found["over"]), bottom)
+    value = _value(found)
+    if value is None:
+        return None
     if found["sign"] == "-":
         value = -value
     unit = re.sub(r"\\(?:text|mathrm|textrm)\{([^{}]*)\}", r"\1", found["unit"])
-    unit = " ".join(unit.replace("\\", " ").replace("~", " ").split())
+    unit = " ".join(re.sub(r"\\[ ,;]|~", " ", unit).split())
     first, _, rest = unit.partition(" ")
     if first.lower() in _SCALES:
         value *= _SCALES[first.lower()]
         unit = rest
-    if unit and (not _UNIT.fullmatch(unit) or set(re.findall(r"\w+", unit.lower())) & _NOT_UNITS):
+    if unit and not _is_unit(unit):
         return None
     if found["currency"]:
         if unit and unit_name(unit) != found["currency"]:
             return None
         unit = found["currency"]
-    return Quantity(value, unit, is_fraction=found["decimal"] is None)
+    is_fraction = bool(found["over"] or found["top"])
+    return Quantity(value, unit, is_fraction=is_fraction)
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    if found["word"]:
+        return Fraction(_WORDS.index(found["word"].lower()))
+    if found["again"]:
+        once, again = found["once"], found["again"]
+        shifted = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
+        return Fraction(int(found["before"] + once or "0"), 10 ** len(once)) + shifted
+    if found["decimal"]:
+        exponent = int(found["e"] or found["ten"] or 0)
+        if abs(exponent) > _MAX_EXPONENT:
+            return None
+        digits = re.sub(r"[,_{}\\ ]", "", found["decimal"])
+        return Fraction(digits + ("0" if digits.endswith(".") else "")) * Fraction(10) ** exponent
+    top, bottom = int(found["over"] or found["top"]), int(found["under"] or found["bottom"])
+    if bottom == 0 or (found["whole"] and top >= bottom):
+        return None
+    return Fraction(int(found["whole"] or 0)) + Fraction(top, bottom)
+
+
+def _is_unit(text: str) -> bool:
+    """Whether words after a number can be its unit: no number, no numeral, no second thought."""
+    if not _UNIT.fullmatch(text) or any(char.isnumeric() for char in text.rstrip("²³23}")):
+        return False
+    return not set(re.findall(r"[^\W_]+", text.lower())) & _NOT_UNITS
+
+
+_AREA = re.compile(r"(?:square|sq) (?P<first>\w+)|(?P<last>\w+)(?: squared|²)")
 
 
 def unit_name(unit: str) -> str:
-    """A unit's short name: ``Kilometres`` is ``km``; an unknown unit is itself, singular."""
-    plain = unit.strip().rstrip(".")
+    """A unit's short name: ``Kilometers`` is ``km``, ``sq. km`` and ``km^2`` are ``km²``.
+
+    An unknown unit is itself, singular.
+    """
+    plain = unit.strip().rstrip(".").replace(".", "")
+    plain = re.sub(r"\^?\{?([23])\}?$", lambda found: "²³"[int(found[1]) - 2], plain)
     if any(plain in table for table in _FACTORS.values()):
         return plain  # symbols are case-sensitive: Mg is not mg
-    lowered = plain.lower()
+    lowered = re.sub(r"(met|lit)er(s?)\b", r"\1re\2", plain.lower())
     for name in (lowered, lowered.removesuffix("s"), lowered.removesuffix("es")):
         if name in _NAMES:
             return _NAMES[name]
+    if area := _AREA.fullmatch(lowered):
+        return unit_name(area["first"] or area["last"]) + "²"
     if lowered in ("l", "ml", "cl", "dl"):
         return lowered
     if plain.isupper() or len(plain) <= 2:

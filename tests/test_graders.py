@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import math
+import re
 import subprocess
 import sys
 import time
@@ -10,8 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reagent_env.graders import GraderError, get_grader, grade, grader_names, register_grader
+from reagent_env.graders import (
+    GraderError,
+    get_grader,
+    grade,
+    grader_names,
+    is_registered,
+    problem_with,
+    register_grader,
+)
 from reagent_env.math_checking import mathematically_equal
+from reagent_env.plain_text import plain_text, undressed, without_name
 from reagent_env.task import Task
 
 
@@ -182,7 +192,8 @@ def test_number_takes_the_value_in_the_right_unit_or_none(prediction):
         "11, 12, 13",
         "12±1",
         ">11",
-        "about 12",
+        "about 12 or 13",
+        "about",
         "1,2",
         "12,0",
         "nan",
@@ -195,7 +206,9 @@ def test_number_takes_the_value_in_the_right_unit_or_none(prediction):
         "12 thousand",
         "12²",
         "0x0c",
-        "twelve",
+        "twelve thirteen",
+        "thirteen",
+        "ſix",
         "12 km 13 km",
         "12 miles",
         "1" * 5000,
@@ -378,3 +391,217 @@ def test_a_unit_may_end_in_its_power(written):
     assert score("number", 1234, written, unit=["km2", "km²", "km^2"]) == 1
     assert score("number", 1234, written, any_unit=True) == 1
     assert score("number", 1234, "1234 2", any_unit=True) == 0
+
+
+PEOPLE = {"unit": ["inhabitants", "people", "citizens"]}
+AREA = {"unit": ["square kilometres", "km²"]}
+AS_MODELS_WRITE = [
+    ("number", "288", {"unit": "°"}, [r"288^\circ", r"288^{\circ}", r"$288^\circ$", "288°"]),
+    ("number", "288", {"unit": "°"}, ["288 degrees", r"288 \text{ degrees}", r"x = 288 ^ \circ"]),
+    ("number", 583344, AREA, [r"583,344 \text{ km}^2", "583344 km^2", r"583,344\,\text{km}^2"]),
+    ("number", 583344, AREA, ["583,344 square kilometers", "583,344 sq. km", "583,344 km²"]),
+    ("number", 583344, AREA, [r"583,344~\mathrm{km}^{2}", r"$583{,}344$ km²", "583344 km squared"]),
+    ("number", 583344, {}, [r"583\,344", "583~344", r"583,\!344", "583\u202f344", "583\u00a0344"]),
+    ("number", 583344, {}, ["583 344", r"583{,}344", r"583\ 344", "583'344", "**583,344**"]),
+    ("number", 118, {}, ["**118**", "≈118", r"\approx 118", "about 118", "~118", "`118`", "118."]),
+    ("number", 118, {}, ["approximately 118", r"$\approx 118$", r"\textbf{118}"]),
+    ("number", 19, {}, [r"\gcd = 19", "GCD = 19", "x = 19", r"\gcd(38, 57) = 19", "n_1 = 19"]),
+    ("number", 1693, {"unit": ["AD", "CE"]}, ["1693 AD", "1693 CE", "in 1693", "1693 A.D."]),
+    ("number", 1693, {"unit": ["AD", "CE"]}, ["In the year 1693", "AD 1693", "1693"]),
+    ("number", 4, {}, ["four", "Four", "four.", r"\text{four}"]),
+    ("number", 4, {"any_unit": True}, ["four rivers", "4 rivers"]),
+    ("number", 33, {"unit": ["days", "working days"]}, ["33 working days", "33 days", "33"]),
+    ("number", 46147, PEOPLE, ["46,147 citizens", "46,147 persons", "46,147 people"]),
+    ("number", 1148, {"unit": ["m", "metres above sea level"]}, ["1148 meters above sea level"]),
+    (
+        "number",
+        "810.27",
+        {"unit": ["$", "€"]},
+        ["$810.27", r"\$810.27", "810.27 dollars", "€810.27"],
+    ),
+    ("number", "4.5", {}, ["4½", "4 1/2", r"4\frac{1}{2}", r"4\tfrac12", r"\frac{9}{2}", "4.5"]),
+    ("exact", "Boor", {}, [r"\text{Boor}", r"\texttt{Boor}", r"\mathtt{Boor}", r"\mathsf{Boor}"]),
+    (
+        "exact",
+        "Boor",
+        {},
+        [r"\operatorname{Boor}", r"\textsc{Boor}", "**Boor**", "Boor.", "$Boor$"],
+    ),
+    ("exact", "Boor", {}, [r"$\textbf{\text{Boor}}.$", r"**$\text{Boor}$**.", r"name = Boor"]),
+    ("exact", "Mount X", {"aliases": ["Mt. X"]}, ["Mount~X", r"\text{Mount~X}", "Mt. X", "Mt X"]),
+    ("exact", "River X", {"aliases": ["X River"]}, ["X River", "the River X", "the X River"]),
+    ("exact", "2930", {"aliases": ["2930_{12}"]}, ["2930_{12}", "2930_12", "(2930)_{12}", "2930"]),
+    ("exact", "3/4", {}, [r"\frac{3}{4}", r"\dfrac{3}{4}", r"\frac34", r"$\frac{3}{4}$"]),
+    ("list", ["91.251", "62.07"], {}, [r"\left[91.251, 62.07\right]", r"91.251,\quad 62.07"]),
+    ("list", ["1", "2", "3"], {}, ["[1, 2, 3]", "1, 2 and 3", "(1, 2, 3)", "x = [1, 2, 3]."]),
+    ("set", ["1", "2"], {}, [r"\{1, 2\}", r"\left\{2, 1\right\}", r"$\{1,\, 2\}$"]),
+    ("math", "45", {}, [r"45^{\circ}", r"45\,\text{cm}", "**45**", "x = 45", r"45 \text{ apples}"]),
+    ("math", "1200", {}, [r"1,\!200", "1,200", r"1{,}200", r"\$1200", "1200."]),
+    ("math", r"10\text{ cm}", {}, ["10", "10 cm", r"10~\mathrm{cm}"]),
+    ("math", r"\frac{3}{2}", {}, ["1.5", r"1\frac{1}{2}", r"\tfrac32", "3/2", r"\frac{6}{4}"]),
+    ("math", r"\frac{1}{3}", {}, [r"0.\overline{3}", "1/3"]),
+    ("math", r"\text{even}", {}, ["even", "Even", r"\textbf{even}"]),
+    ("math", r"\text{(C)}", {}, ["C", "(C)", r"\mathrm{C}"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("grader", "answer", "options", "written"),
+    [(g, a, o, written) for g, a, o, forms in AS_MODELS_WRITE for written in forms],
+)
+def test_a_right_answer_is_right_however_a_model_dresses_it(grader, answer, options, written):
+    assert score(grader, answer, written, **options) == 1
+
+
+HEDGES = [
+    ("number", 4, {"any_unit": True}, ["4 five six seven", "4 if not five", "4 maybe five", "4½"]),
+    (
+        "number",
+        4,
+        {"any_unit": True},
+        ["4 oder fünf", "4 perhaps 5", "4 五", "4 Ⅴ", "4\\pi", "4 not"],
+    ),
+    ("number", 118, {"any_unit": True}, ["118 if not hundred", "about 118 or 119", "118 119"]),
+    ("number", 1693, {"unit": ["AD", "CE"]}, ["1693 BC", "1693 AD or 1694", "in 1693-1694"]),
+    ("number", 583, {}, ["583 344", r"583\,344", "583,344"]),
+    ("number", 19, {}, ["x = 18 = 19", "18 = 19", "not x = 19", "x or y = 19", r"x \neq 19"]),
+    ("math", "5", {}, ["5~4", r"5\mid4", "5{}4", r"5\hspace{1em}4", r"5\to4", r"5\sqcup4", "5_4"]),
+    ("math", "5", {}, [r"4 \text{ , } 5", "4, 5", "5x", r"5\pi", "5 e", r"5\cup4", "5 6"]),
+    ("math", "4", {}, ["5~4", r"4\mid5", "4{}5", "4|5", r"4\,5", r"\{4,5\}", r"4\lor5"]),
+    ("math", "x^2", {}, [r"x^2\mid x^3", r"x^2~x^3", r"x^2\to x", r"x^2 \sqcup x"]),
+    ("math", r"\text{even}", {}, ["neve", "odd", "even or odd"]),
+    ("exact", "River X", {"aliases": ["X River"]}, ["River", "X or River", "River Y"]),
+    ("exact", "293012", {}, ["2930_{12}"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("grader", "answer", "options", "written"),
+    [(g, a, o, written) for g, a, o, forms in HEDGES for written in forms],
+)
+def test_a_second_thought_beside_the_answer_pays_nothing(grader, answer, options, written):
+    assert score(grader, answer, written, **options) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "prediction"),
+    [
+        ("River Plekond", "River"),
+        ("River Plekond", "River Torland"),
+        ("Ada Lovelace", "Ada Byron"),
+        ("12 March 1693", "March"),
+        ("12 March 1693", "12 March 1750"),
+        ("University of Oska", "University of Torland"),
+    ],
+)
+def test_qa_pays_nothing_for_the_words_that_many_answers_share(answer, prediction):
+    assert score("qa", answer, prediction) == 0
+    assert score("qa", answer, prediction, published=True) > 0
+
+
+def test_qa_pays_for_the_name_without_its_kind():
+    assert score("qa", "River Plekond", "Plekond") == pytest.approx(2 / 3)
+    assert score("qa", "Ada Lovelace", "Countess Ada Lovelace") > 0.5
+
+
+def test_only_registered_names_count_as_registered():
+    assert is_registered("exact")
+    register_grader("mine:own")(lambda answer, prediction: 1.0)
+    assert is_registered("mine:own")
+    assert not is_registered("timeit:timeit")
+    assert not is_registered("nubmer")
+
+
+def test_looking_for_problems_imports_and_calls_nothing_that_a_task_names(tmp_path, monkeypatch):
+    (tmp_path / "planted_grader.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    task = Task("q", "a", "planted_grader:f")
+    assert "must be registered" in problem_with(task)
+    assert "planted_grader" not in sys.modules
+    assert problem_with(Task("q", "a", "operator:eq"), allow_import=True) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "grader", "options", "problem"),
+    [
+        ("Paris", "number", {}, "needs a number"),
+        ("5", "number", {"units": "km"}, "'units'.*any_unit"),
+        ("5", "number", {"abs_tol": "wide"}, "wide"),
+        ("5", "number", ["unit"], "mapping"),
+        ("perhaps", "yes_no", {}, "yes or no"),
+        ("Z", "choice", {"options": ["Paris"]}, "none of the options"),
+        ("x", "set", {}, "need a list"),
+        (["Paris, France", "Rome"], "list", {}, "own answer"),
+        ({"a": 1}, "exact", {}, "must be a text"),
+        (None, "exact", {}, "must be a text"),
+        ("", "exact", {}, "own answer"),
+        ([], "exact", {}, "own answer"),
+        ("", "math", {}, "something in it"),
+        ("a", "nubmer", {}, "known: choice, exact"),
+    ],
+)
+def test_a_task_that_can_never_be_graded_right_is_found_without_a_prediction(
+    answer, grader, options, problem
+):
+    task = Task("q", answer, grader, metadata={"grader_options": options})
+    found = problem_with(task)
+    assert found
+    assert re.search(problem, found), found
+
+
+@pytest.mark.parametrize(
+    ("answer", "grader", "options"),
+    [
+        ("Paris", "exact", {}),
+        (["NYC", "New York"], "qa", {"published": True}),
+        (2020, "exact", {"aliases": ["MMXX"]}),
+        ("-1,200.5 km", "number", {"rel_tol": 0.1}),
+        (5, "number", {"any_unit": True}),
+        (True, "yes_no", {}),
+        ("B", "choice", {"options": ["x", "y"]}),
+        (["1", "2"], "list", {}),
+        (["New York", "Rome"], "set", {}),
+        (r"\frac{1}{2}", "math", {}),
+    ],
+)
+def test_a_sound_task_has_no_problem(answer, grader, options):
+    task = Task("q", answer, grader, metadata={"grader_options": options})
+    assert problem_with(task) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=HOSTILE)
+def test_undressing_is_total_and_never_lengthens_much(text):
+    for read in (plain_text, undressed, without_name):
+        assert len(read(text)) <= 5 * len(text)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "\\text{",
+        "{",
+        "$",
+        "**",
+        "\\frac",
+        "1,",
+        "1 ",
+        "\\circ",
+        "^",
+        "a ",
+        "x = ",
+        "~",
+        "½",
+        "(",
+        "a.",
+        "1'",
+        "\\ ",
+        "four ",
+    ],
+)
+def test_many_characters_of_one_decoration_take_linear_time(piece):
+    text = piece * (10_000 // len(piece))
+    started = time.process_time()
+    for grader, answer in ANSWERS.items():
+        score(grader, answer, text)
+    assert time.process_time() - started < 3

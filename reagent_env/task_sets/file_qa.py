@@ -193,6 +193,10 @@ Found = tuple[Mapping[str, str], Any, Mapping[str, Any] | None]
 """What fills the phrasing, the answer, and options of the number grader (None: exact)."""
 
 
+_ANY_UNIT = {"any_unit": True}  # the question names what is counted; "12 crates" is right
+_MONEY = {"abs_tol": 0.0101, "rel_tol": 0.0, "unit": ["$", "€", "£"]}  # no currency is named
+
+
 def _conditions(random_: random.Random, problem: Problem, many: int) -> tuple[str, list[Record]]:
     """Conditions in words, and the records that meet them all."""
     theme = problem.theme
@@ -218,7 +222,7 @@ def _sum(random_: random.Random, problem: Problem, level: int) -> Found | None:
     words, records = _conditions(random_, problem, _how_many_conditions(level))
     if len(records) < 3:
         return None
-    return {"conditions": words}, str(sum(r.count for r in records)), {}
+    return {"conditions": words}, str(sum(r.count for r in records)), _ANY_UNIT
 
 
 def _average(random_: random.Random, problem: Problem, level: int) -> Found | None:
@@ -227,7 +231,7 @@ def _average(random_: random.Random, problem: Problem, level: int) -> Found | No
         return None
     mean = Decimal(sum(r.amount for r in records)) / len(records) / 100
     answer = str(mean.quantize(Decimal("0.01"), ROUND_HALF_UP))
-    return {"conditions": words}, answer, {"abs_tol": 0.0101, "rel_tol": 0.0}
+    return {"conditions": words}, answer, _MONEY
 
 
 def _join_sum(random_: random.Random, problem: Problem, level: int) -> Found | None:
@@ -236,7 +240,7 @@ def _join_sum(random_: random.Random, problem: Problem, level: int) -> Found | N
     records = [r for r in records if problem.groups[r.item] == group]
     if len(records) < 3:
         return None
-    return {"conditions": words, "value": group}, str(sum(r.count for r in records)), {}
+    return {"conditions": words, "value": group}, str(sum(r.count for r in records)), _ANY_UNIT
 
 
 def _count(random_: random.Random, problem: Problem, level: int) -> Found | None:
@@ -245,7 +249,7 @@ def _count(random_: random.Random, problem: Problem, level: int) -> Found | None
     records = [r for r in records if r.count < bound]
     if len(records) < 10:  # small numbers could be guessed
         return None
-    return {"conditions": words, "bound": str(bound)}, str(len(records)), {}
+    return {"conditions": words, "bound": str(bound)}, str(len(records)), _ANY_UNIT
 
 
 def _best_item(random_: random.Random, problem: Problem, level: int) -> Found | None:
@@ -278,7 +282,11 @@ def _days(random_: random.Random, problem: Problem, level: int) -> Found | None:
     days = sorted(r.day for r in records)
     if len(days) < 3 or (days[-1] - days[0]).days < 10:
         return None
-    return {"conditions": words}, str((days[-1] - days[0]).days), {"unit": "days"}
+    return (
+        {"conditions": words},
+        str((days[-1] - days[0]).days),
+        {"unit": ["days", "calendar days"]},
+    )
 
 
 _QUESTIONS: Mapping[str, Callable[[random.Random, Problem, int], Found | None]] = {

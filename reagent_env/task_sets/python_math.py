@@ -46,6 +46,8 @@ class Kind:
     """From a generated item to the task's answer."""
     grader: str = "number"
     grader_options: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Callable[[Mapping[str, Any]], list[str]] | None = None
+    """From a generated item to other forms of an ``exact`` answer."""
 
 
 def python_math(
@@ -145,6 +147,9 @@ def _make(names: Sequence[str], levels: Sequence[int], split: str, index: int) -
         if facts is None or content_split(_content(kind, facts)) != split:
             continue
         phrasing, template = choose_phrasing(random_, kind.phrasings, split)
+        options = dict(kind.grader_options)
+        if kind.aliases:
+            options["aliases"] = kind.aliases(item)
         return Task(
             question=template.format(**facts),
             answer=kind.answer(item),
@@ -154,7 +159,7 @@ def _make(names: Sequence[str], levels: Sequence[int], split: str, index: int) -
                 "level": level,
                 "phrasing": phrasing,
                 "split": split,
-                "grader_options": dict(kind.grader_options),
+                "grader_options": options,
             },
         )
     raise ValueError(

@@ -148,6 +148,7 @@ KINDS: tuple[Kind, ...] = (
         "    if sieve[p]:\n"
         "        sieve[p * p :: p] = bytes(len(range(p * p, high + 1, p)))\n"
         "print(sum(sieve[low:]))",
+        grader_options={"any_unit": True},
     ),
     Kind(
         "count_bits",
@@ -166,6 +167,7 @@ KINDS: tuple[Kind, ...] = (
             "If {number} is written in binary, how often does the digit 1 occur?",
         ),
         "print(bin(int(number)).count('1'))",
+        grader_options={"any_unit": True},
     ),
     Kind(
         "base_conversion",
@@ -200,6 +202,7 @@ KINDS: tuple[Kind, ...] = (
         "    out = '0123456789abcdefghijklmnopqrstuvwxyz'[digit] + out\n"
         "print(out or '0')",
         grader="exact",
+        aliases=lambda item: [f"{item['answer']}_{{{_meta(item, 'target_base')}}}"],
     ),
     Kind(
         "bitwise_arithmetic",
@@ -625,6 +628,7 @@ KINDS: tuple[Kind, ...] = (
             "{text}\nHow many pieces is that?",
         ),
         "print(text.lower().count(letter.lower()))",
+        grader_options={"any_unit": True},
     ),
     Kind(
         "largest_island",
@@ -688,6 +692,7 @@ KINDS: tuple[Kind, ...] = (
         "                todo.append(cell)\n"
         "    best = max(best, size)\n"
         "print(best)",
+        grader_options={"any_unit": True},
     ),
     Kind(
         "polygon_angle",
@@ -714,7 +719,7 @@ KINDS: tuple[Kind, ...] = (
             "{angles} degrees, then stops before the last. What must it be, in degrees?",
         ),
         "print(180 * (int(sides) - 2) - sum(int(angle) for angle in angles.split(',')))",
-        grader_options={"unit": ["°", "degrees"]},
+        grader_options={"unit": "°"},
     ),
     Kind(
         "leg_counting",
@@ -751,6 +756,7 @@ KINDS: tuple[Kind, ...] = (
         "of = {name: n for n, names in legs.items() for name in names.split(', ')}\n"
         "parts = [part.split(' x ') for part in animals.split(', ')]\n"
         "print(sum(int(many) * of[name] for many, name in parts))",
+        grader_options={"any_unit": True},
     ),
     Kind(
         "days_between",
@@ -801,6 +807,6 @@ KINDS: tuple[Kind, ...] = (
         ),
         _DATES + "days = ((first + timedelta(n)) for n in range((last - first).days + 1))\n"
         "print(sum(day.weekday() < 5 for day in days))",
-        grader_options={"unit": "days"},
+        grader_options={"unit": ["days", "working days", "business days", "weekdays", "workdays"]},
     ),
 )

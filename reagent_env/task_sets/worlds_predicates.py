@@ -133,6 +133,7 @@ _KINDS = (
     ),
 )
 
+_PEOPLE = ("people", "inhabitants", "residents", "citizens", "persons")
 _PREDICATES = (
     # country ------------------------------------------------------------------------------------
     Predicate(
@@ -162,7 +163,7 @@ _PREDICATES = (
         "census inhabitants live",
         "number of inhabitants",
         "How many people live in {s}?",
-        ("inhabitants", "people"),
+        _PEOPLE,
         ("has more inhabitants", "has fewer inhabitants"),
     ),
     Predicate(
@@ -221,7 +222,7 @@ _PREDICATES = (
         "population people live residents count",
         "population",
         "How many people live in {s}?",
-        ("people", "inhabitants", "residents"),
+        _PEOPLE,
         ("has the larger population", "has the smaller population"),
         ("most populous", "least populous"),
     ),
@@ -252,7 +253,7 @@ _PREDICATES = (
         "elevation metres above sea level lies",
         "elevation in metres",
         "How many metres above the sea does {s} lie?",
-        ("metres", "m", "meters"),
+        ("metres", "m", "metres above sea level", "metres above the sea"),
         ("lies higher", "lies lower"),
         ("highest-lying", "lowest-lying"),
     ),
@@ -311,7 +312,7 @@ _PREDICATES = (
         "length kilometres long source to mouth",
         "length in kilometres",
         "How many kilometres long is {s}?",
-        ("kilometres", "km", "kilometers"),
+        ("kilometres", "km", "kilometres long"),
         ("is longer", "is shorter"),
         ("longest", "shortest"),
     ),
@@ -368,7 +369,7 @@ _PREDICATES = (
         "height metres high summit reaches rises",
         "height in metres",
         "How many metres high is {s}?",
-        ("metres", "m", "meters"),
+        ("metres", "m", "metres high", "metres tall", "metres above sea level"),
         ("is higher", "is lower"),
         ("highest", "lowest"),
     ),
@@ -563,7 +564,7 @@ _PREDICATES = (
         "students enrolled teaches",
         "number of enrolled students",
         "How many students are enrolled at {s}?",
-        ("students",),
+        ("students", "enrolled students", "people"),
         ("has more students", "has fewer students"),
         ("best-attended", "least-attended"),
     ),
@@ -579,7 +580,7 @@ _PREDICATES = (
         "library volumes holds owns",
         "number of library volumes",
         "How many volumes does the library of {s} hold?",
-        ("volumes", "books"),
+        ("volumes", "books", "library volumes"),
         ("owns more volumes", "owns fewer volumes"),
     ),
     Predicate(
@@ -633,7 +634,7 @@ _PREDICATES = (
         "employs employees people work",
         "number of employees",
         "How many people does {s} employ?",
-        ("employees", "people"),
+        ("employees", "people", "workers", "staff"),
         ("has more employees", "has fewer employees"),
         ("most heavily staffed", "most thinly staffed"),
     ),
@@ -649,7 +650,14 @@ _PREDICATES = (
         "revenue crowns year reported takes in",
         "yearly revenue in crowns",
         "How many crowns does {s} take in a year?",
-        ("crowns",),
+        (
+            "crowns",
+            "crowns per year",
+            "crowns a year",
+            "crowns/year",
+            "crowns yearly",
+            "crowns annually",
+        ),
         ("has the higher revenue", "has the lower revenue"),
     ),
     Predicate(
@@ -741,7 +749,7 @@ _PREDICATES = (
         "sold copies sales reached",
         "number of copies sold",
         "How many copies did {s} sell?",
-        ("copies",),
+        ("copies", "copies sold", "sold copies"),
         ("sold more copies", "sold fewer copies"),
         ("best-selling", "worst-selling"),
     ),
@@ -794,7 +802,7 @@ _PREDICATES = (
         "length metres long spans end to end",
         "length in metres",
         "How many metres long is {s}?",
-        ("metres", "m", "meters"),
+        ("metres", "m", "metres long"),
         ("is longer", "is shorter"),
         ("longest", "shortest"),
     ),

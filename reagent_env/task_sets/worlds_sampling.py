@@ -358,11 +358,22 @@ def gold_answer(world: World, query: Query, value: Value) -> tuple[Any, str, dic
         if predicate.value == "number":
             return value, "number", {"unit": list(predicate.units)}
         if predicate.value == "year":
-            return value, "number", {}
+            return value, "number", {"unit": ["AD", "CE"]}
         if predicate.value == "date":
             shown = [show_value(predicate, value), show_value(predicate, value, 1), str(value)]
             return shown, "exact", {}
-    return value, "exact", {}
+    aliases = other_names(str(value))
+    return value, "exact", {"aliases": aliases} if aliases else {}
+
+
+def other_names(title: str) -> list[str]:
+    """Other ways to write a thing's name, e.g. ``Oska River`` for ``River Oska``."""
+    kind, _, root = title.partition(" ")
+    if kind == "River" and root:
+        return [f"{root} River"]
+    if kind == "Mount" and root:
+        return [f"Mt. {root}"]
+    return []
 
 
 def repr_query(query: Query) -> str:
