@@ -28,7 +28,7 @@ from reagent_env.trajectory_file import TrajectoryWriter, latest_trajectories
 
 MakeEnv = Callable[[], gymnasium.Env[str, str]]
 
-STOP_SECONDS = 1.0
+STOP_SECONDS = 0.5
 """How long an evaluation that ends early waits for its workers to notice."""
 
 

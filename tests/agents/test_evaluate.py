@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,12 +18,14 @@ from typer.testing import CliRunner
 from reagent_env import ToolUseEnv
 from reagent_env.agents.agent import Agent
 from reagent_env.agents.chat import ContextOverflow, PolicyUnavailable
+from reagent_env.agents.cli import _write_json
 from reagent_env.agents.evaluate import evaluate
 from reagent_env.agents.random_agent import RandomAgent
+from reagent_env.agents.refine import compare_attempts
 from reagent_env.agents.summary import rate, summarise
 from reagent_env.cli import app
 from reagent_env.testing import addition_env
-from reagent_env.trajectory_file import read_trajectories
+from reagent_env.trajectory_file import latest_trajectories, read_trajectories
 
 
 class Adder(Agent):
@@ -161,6 +164,12 @@ def test_after_the_retries_it_is_masked_and_a_resumed_evaluation_tries_again(
     evaluate(addition_env, lambda: Adder(played), 20, out=tmp_path)
     assert played == [question(4)], "then it is finished"
 
+    path = tmp_path / "trajectories.jsonl"
+    assert len(list(read_trajectories(path))) == 21, "the masked line stays in the file"
+    latest = latest_trajectories(path)
+    assert len(latest) == 20
+    assert all(one.outcome is not None for one in latest)
+
 
 def test_a_conversation_too_long_counts_as_0_and_is_not_run_again(tmp_path: Path) -> None:
     played: list[str] = []
@@ -177,6 +186,60 @@ def test_a_mistake_in_an_agent_is_raised_and_leaves_no_thread(tmp_path: Path) ->
     with pytest.raises(ZeroDivisionError, match="a bug"):
         evaluate(addition_env, lambda: Broken([]), 4, out=tmp_path)
     assert not [one for one in threading.enumerate() if one.name.startswith("episode")]
+
+
+def test_ctrl_c_waits_for_no_agent_that_hangs_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    hangs, never = threading.Semaphore(0), threading.Event()
+
+    class Hanging(Adder):
+        def act(self, observation: str, info: Mapping[str, Any]) -> str:
+            if self._question != question(4):
+                hangs.release()
+                never.wait(60)
+            return super().act(observation, info)
+
+    def interrupt(trajectory: Any) -> None:
+        for _ in range(2):  # the other workers are inside, and stay there
+            assert hangs.acquire(timeout=30)
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    tasks = addition_env().tasks[:5]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(
+            lambda: addition_env(tasks=tasks),
+            lambda: Hanging([]),
+            5,
+            out=tmp_path,
+            concurrency=3,
+            on_episode=interrupt,
+        )
+    assert time.monotonic() - started < 10
+    [kept] = read_trajectories(tmp_path / "trajectories.jsonl")
+    assert kept.task.question == question(4)
+    never.set()
+
+
+def test_an_evaluation_that_ends_early_gives_up_episodes_at_their_next_turn(tmp_path: Path) -> None:
+    turns: Counter[str] = Counter()
+
+    class Endless(Adder):
+        def act(self, observation: str, info: Mapping[str, Any]) -> str:
+            turns[self._question] += 1
+            if self._question == question(0):
+                raise ZeroDivisionError("a bug")
+            return '<tool_call>{"name": "add", "arguments": {"a": 1, "b": 1}}</tool_call>'
+
+    with pytest.raises(ZeroDivisionError):
+        evaluate(
+            lambda: addition_env(tasks=addition_env().tasks[:2], max_turns=10**9),
+            lambda: Endless([]),
+            2,
+            out=tmp_path,
+            concurrency=2,
+        )
+    assert not [one for one in threading.enumerate() if one.name.startswith("episode")]
+    assert list(read_trajectories(tmp_path / "trajectories.jsonl")) == []
 
 
 def test_environments_are_closed_at_the_end(tmp_path: Path) -> None:
@@ -310,3 +373,72 @@ def test_the_command_says_what_is_wrong_with_an_agent(
     assert shown.exit_code == 2
     assert said in " ".join(shown.output.replace("│", " ").split())
     assert not (tmp_path / "new").exists(), "nothing is left behind"
+
+
+def said(shown: Any) -> str:
+    """What a command wrote, without the frame that breaks its lines."""
+    return " ".join(shown.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "message"),
+    [
+        ("reagent/PythonMth-v0", ("--agent", "random"), "Did you mean 'reagent/PythonMath-v0'"),
+        ("reagent/PythonMth-v0", ("--agent", "expert"), "Did you mean 'reagent/PythonMath-v0'"),
+        ("PythonMath-v0", ("--agent", "expert"), "Did you mean 'reagent/PythonMath-v0'"),
+        ("reagant/PythonMath-v0", (), "Did you mean 'reagent/PythonMath-v0'"),
+        ("reagent/SearchQA-v0", ("--split", "tset"), "Unknown split 'tset'"),
+        ("reagent/SearchQA-v0", ("--tool-format", "hermse"), "hermes"),
+    ],
+)
+def test_what_is_wrong_with_the_environment_is_said_before_a_folder_exists(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    env_id: str,
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = command(env_id, *options)
+    assert shown.exit_code == 2, shown.output
+    assert message in said(shown)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_names_every_split() -> None:
+    assert "train | validation | test | all" in said(command("--help"))
+
+
+@pytest.mark.parametrize("torn", ["", '{"env": "rea', "[]", "\x00\x00"])
+def test_a_torn_config_is_named_and_left_alone(tmp_path: Path, addition_id: str, torn: str) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(torn)
+    shown = command(addition_id, "--agent", "random", "--episodes", "2", "--out", str(tmp_path))
+    assert shown.exit_code == 2
+    assert "config.json" in shown.output
+    assert "Remove it" in said(shown)
+    assert config.read_text() == torn
+
+
+def test_a_config_that_cannot_be_written_leaves_the_old_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.json"
+    _write_json(path, {"seed": 1})
+
+    def fail(*names: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="no space"):
+        _write_json(path, {"seed": 2})
+    assert json.loads(path.read_text()) == {"seed": 1}
+
+
+def test_a_summary_without_an_outcome_is_still_json(tmp_path: Path) -> None:
+    agent = Adder([], {question(n): 99 for n in range(20)})
+    trajectories = evaluate(addition_env, lambda: agent, 3, out=tmp_path, retries=0)
+    for record in (summarise(trajectories).to_json(), compare_attempts(trajectories).to_json()):
+        again = json.loads(json.dumps(record, allow_nan=False))
+        assert again["masked"] == 3
+    assert summarise(trajectories).to_json()["outcome"]["mean"] is None

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from reagent_env import ToolUseEnv
+from reagent_env.corpus import Corpus
 from reagent_env.graders import grade
 from reagent_env.task import Task
 from reagent_env.task_sets import load_task_set, register_task_set, task_set_names
@@ -60,9 +62,16 @@ def test_the_splits_of_a_file_are_disjoint_and_complete(tmp_path):
         ({"question": "", "answer": "#### 1"}, "non-empty text"),
         ({"problem": "p", "solution": r"no box"}, "must hold its answer"),
         ({"problem": "p", "solution": r"\boxed{1"}, "balanced braces"),
-        ({"question": "q", "answer": "a", "colour": 1}, "colour"),
-        ({"question": "q", "answer": "a", "id": "0"}, "hashes to"),
-        ({"question": 3, "answer": "a"}, "non-empty string"),
+        ({"question": "q", "answer": "a", "grader": "qa", "colour": 1}, "colour"),
+        ({"question": "q", "answer": "a", "grader": "qa", "id": "0" * 16}, "hashes to"),
+        ({"question": "q", "answer": "a", "gradr": "qa"}, "did you mean 'grader'"),
+        ({"question": 3, "answer": "a"}, "non-empty text"),
+        ({"question": "q", "answer": "a", "grader": "numbre"}, "Did you mean 'number'"),
+        ({"question": "q", "answer": "many", "grader": "number"}, "number"),
+        ({"question": "q", "answer": "a", "grader": "set"}, "list"),
+        ({"question": "q", "answer": "a", "files": {"../x": ""}}, r"'\.\./x'"),
+        ({"question": "q", "answer": "a", "files": {"/etc/x": ""}}, "'/etc/x'"),
+        ("[" * 100_000, "recursion"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file_number_and_fault(tmp_path, line, message):
@@ -70,6 +79,100 @@ def test_a_bad_line_is_named_with_its_file_number_and_fault(tmp_path, line, mess
     with pytest.raises(ValueError, match=message) as raised:
         load_task_set(path)
     assert str(raised.value).startswith(f"{path}, line 2: ")
+
+
+def test_a_file_runs_no_code_of_its_choice(tmp_path):
+    """A grader such as ``timeit:timeit`` would run the answer as a program when it grades."""
+    mark = tmp_path / "ran"
+    (tmp_path / "on_import.py").write_text(f"open({str(mark)!r}, 'w')\ngrade = max\n")
+    line = {"question": "2 + 3?", "answer": f"open({str(mark)!r}, 'w')"}
+    sys.path.insert(0, str(tmp_path))
+    try:
+        for grader in ("timeit:timeit", "builtins:exec", "on_import:grade", "os:system"):
+            path = write(tmp_path / "a.jsonl", line | {"grader": grader})
+            with pytest.raises(ValueError, match="allow_grader_import") as raised:
+                load_task_set(path)
+            assert str(raised.value).startswith(f"{path}, line 1: ")
+            with pytest.raises(ValueError, match="allow_grader_import"):
+                ToolUseEnv(tasks=path)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert not mark.exists()
+    assert "on_import" not in sys.modules
+
+
+def test_a_trusted_file_may_name_a_function_as_its_grader(tmp_path):
+    line = {"question": "q", "answer": "a", "grader": "reagent_env.graders:exact"}
+    (task,) = load_task_set(write(tmp_path / "a.jsonl", line), allow_grader_import=True)
+    assert grade(task, "a") == 1.0
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps({"question": f"q{n}\u2028", "answer": str(n)}, ensure_ascii=False)
+             for n in range(3)]  # fmt: skip
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ""]).encode())
+    assert [task.answer for task in load_task_set(path)] == ["0", "1", "2"]
+
+
+def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"question": "q", "answer": "a"}\n{"question": "caf\xe9"}\n')
+    with pytest.raises(ValueError, match="line 2: not UTF-8"):
+        load_task_set(path)
+
+
+def test_what_a_data_set_says_besides_goes_into_metadata(tmp_path):
+    plain = {"question": "q", "answer": "a", "id": "train_17", "type": "bridge"}
+    gsm8k = {"question": "How many?", "answer": "#### 2", "_id": 3, "grader_options": {}}
+    math = {"problem": "P?", "solution": r"\boxed{1}", "answer": "1", "unique_id": "x.json"}
+    own = {"question": "q", "answer": "b", "grader": "qa", "id": 5, "metadata": {"level": 2}}
+    tasks = load_task_set(write(tmp_path / "a.jsonl", plain, gsm8k, math, own))
+    assert [dict(task.metadata) for task in tasks] == [
+        {"type": "bridge", "source_id": "train_17"},
+        {"source_id": 3, "kind": "gsm8k", "grader_options": {"any_unit": True}},
+        {"unique_id": "x.json", "kind": "math"},
+        {"source_id": 5, "level": 2},
+    ]
+
+
+def test_a_json_array_of_tasks_is_read_and_its_records_are_numbered(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"question": "q", "answer": "a"}, {"question": "r"}], indent=1))
+    with pytest.raises(ValueError, match=r"record 2: needs \"question\" and \"answer\""):
+        load_task_set(path)
+    path.write_text(json.dumps([{"question": "q", "answer": "a"}], indent=1))
+    assert [task.answer for task in load_task_set(path)] == ["a"]
+    path.write_text('[{"question": "q"')
+    with pytest.raises(ValueError, match="not a JSON array"):
+        load_task_set(path)
+
+
+HOTPOT = {
+    "_id": "5a8b", "question": "Which river crosses Tarn?", "answer": "Oska", "type": "bridge",
+    "level": "easy", "supporting_facts": [["Oska", 0]],
+    "context": [["Oska", ["The Oska crosses the plain of Tarn."]], ["Tarn", ["A plain."]]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["hotpot.json", "hotpot.jsonl"])
+def test_a_hotpot_file_brings_its_contexts_as_the_corpus(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(json.dumps([HOTPOT] if path.suffix == ".json" else HOTPOT))
+    env = ToolUseEnv(tasks=str(path), tools=("search", "browse"))
+    (task,) = env.tasks
+    assert (task.answer, task.grader, task.metadata["source_id"]) == ("Oska", "qa", "5a8b")
+    env.reset(seed=0)
+    call = {"name": "search", "arguments": {"queries": ["river that crosses Tarn"]}}
+    observation, *_ = env.step(f"<tool_call>{json.dumps(call)}</tool_call>")
+    assert "The Oska crosses the plain of Tarn." in observation
+    assert load_task_set(path, grader="exact")[0].grader == "exact"
+
+
+def test_questions_alone_can_be_given_a_corpus(tmp_path):
+    path = write(tmp_path / "nq.jsonl", {"question": "Which river?", "answer": ["Oska"]})
+    corpus = Corpus.from_contexts([HOTPOT])
+    assert load_task_set(path, corpus=corpus).corpus is corpus
 
 
 def test_a_missing_or_empty_file_is_named(tmp_path):
