@@ -89,6 +89,8 @@ class Channel:
         self._inbox = bytearray()
         self._count = 0
         self._lost: str | None = None
+        self.died = False
+        """The far side went away by itself: its stream ended, and not by :meth:`end`."""
         self._owner = os.getpid()
 
     @property
@@ -170,6 +172,7 @@ class Channel:
         except TimeoutError:
             raise self.end("it does not take requests") from None
         except OSError as error:
+            self.died = True
             raise self.end(f"it is not there any more ({error})") from error
 
     def _drain(self) -> None:
@@ -181,8 +184,10 @@ class Channel:
         except TimeoutError:
             return
         except OSError as error:
+            self.died = True
             raise self.end(f"it is not there any more ({error})") from error
         if not data:
+            self.died = True
             raise self.end("it is not there any more")
         raise self.end("it spoke out of turn")
 
@@ -202,8 +207,10 @@ class Channel:
             except TimeoutError:
                 raise self.end(f"no answer to {op!r} within {seconds:.1f} s") from None
             except OSError as error:
+                self.died = True
                 raise self.end(f"it died during {op!r} ({error})") from error
             if not data:
+                self.died = True
                 raise self.end(f"it died during {op!r}")
             self._inbox += data
         try:

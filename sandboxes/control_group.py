@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,20 @@ class ControlGroup:
     """The process cap was read back as set."""
     oom_file: Path | None
     """The file with the line ``oom_kill N``."""
+
+    def oom_kills(self) -> int:
+        """Return how many processes the kernel has killed for memory, 0 where it cannot be read."""
+        if self.oom_file is not None:
+            with contextlib.suppress(OSError, ValueError):
+                for line in self.oom_file.read_text().splitlines():
+                    if line.startswith("oom_kill "):
+                        return int(line.split()[1])
+        return 0
+
+    def watch_memory(self) -> Callable[[], bool]:
+        """Return what says whether the kernel has killed for memory since this call."""
+        before = self.oom_kills()
+        return lambda: self.oom_kills() > before
 
     def join_script(self) -> str:
         """Return shell commands by which a subshell puts itself into the group."""

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from reagent_env.sandboxes.contract import Capabilities, Limits
@@ -54,6 +54,8 @@ _STDOUT, _STDERR = 1, 2
 _CHUNK: Final = 65536
 _HEADER: Final = 8
 _KILL_WAIT_S: Final = 0.3
+_EVENTS_S: Final = 0.1
+"""How long after a container's death the engine may still report that its memory ran out."""
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -96,7 +98,9 @@ class DockerSandbox(ZygoteSandbox):
         )
         self.container_id = transport.container_id
         try:
-            super().__init__(transport, limits, DOCKER_CAPABILITIES)
+            super().__init__(
+                transport, limits, DOCKER_CAPABILITIES, watch_memory=transport.watch_memory
+            )
         except SandboxLost as error:
             said = transport.diagnostics()
             raise SandboxLost(f"{error} {said}".strip()) from error
@@ -228,6 +232,24 @@ class DockerTransport:
     def diagnostics(self) -> str:
         """Return the tail of what its first process wrote on standard error."""
         return b"".join(self._errors).decode(errors="replace")[-4096:].strip()
+
+    def watch_memory(self) -> Callable[[], bool]:
+        """Return what asks the engine whether the container's memory has run out since this call."""
+        # Its state cannot be asked for: a container that is dead is soon removed.
+        began = time.time()
+
+        def ran_out() -> bool:
+            with contextlib.suppress(SandboxUnavailable), engine_errors("asking for its events"):
+                reported = self._client.events(
+                    since=began,
+                    until=time.time() + _EVENTS_S,
+                    filters={"container": self.container_id, "event": "oom"},
+                )
+                with contextlib.closing(reported):
+                    return any(True for _ in reported)
+            return False
+
+        return ran_out
 
     def kill(self) -> None:
         """Kill the container and all in it. Waits a moment at most; the engine removes it after."""

@@ -165,6 +165,7 @@ class BubblewrapSandbox(ZygoteSandbox):
                 layout.capabilities(),
                 boot_timeout_s=boot_timeout_s,
                 on_close=free,
+                watch_memory=None if group is None else group.watch_memory,
             )
         except SandboxLost as error:
             raise SandboxUnavailable(

@@ -22,6 +22,7 @@ LIBRARIES = ("numpy", "sympy", "pandas")
 """What the zygote loads beforehand where it is installed."""
 WRITE_CHUNK = 1 << 20
 RESET_S = 10.0
+MEMORY_GONE = "All memory of the sandbox was taken: it ended, and its files with it.\n"
 CODE_CAP = 8 << 20
 
 
@@ -89,6 +90,10 @@ class ZygoteSandbox(Sandbox):
             untrue from inside (network, user, system calls) are struck out.
         boot_timeout_s: Seconds until the zygote must have loaded its libraries and answered.
         on_close: Called once, after the transport is closed.
+        watch_memory: Called between executions; returns what says, once the sandbox has died,
+            whether its memory has run out since. Code that makes the kernel kill the zygote itself
+            then ends as ``oom``, like any other that takes too much, and all later code too;
+            unless given, as :class:`SandboxLost`.
     """
 
     def __init__(
@@ -99,8 +104,11 @@ class ZygoteSandbox(Sandbox):
         *,
         boot_timeout_s: float = 60.0,
         on_close: Callable[[], None] | None = None,
+        watch_memory: Callable[[], Callable[[], bool]] | None = None,
     ) -> None:
         self.limits = limits
+        self._watch_memory = watch_memory
+        self._memory_gone = False
         self._transport = transport
         self._channel = Channel(transport)
         self._on_close = on_close
@@ -109,6 +117,7 @@ class ZygoteSandbox(Sandbox):
             self._channel.boot()
             self.facts: Mapping[str, Any] = self._channel.request("hello", seconds=boot_timeout_s)
             self._capabilities = _seen_from_inside(capabilities, self.facts)
+            self._ran_out = watch_memory() if watch_memory is not None else None
         except BaseException:
             self.close()
             raise
@@ -157,6 +166,10 @@ class ZygoteSandbox(Sandbox):
                 if refusal.kind == "missing":
                     raise FileNotFoundError(f"No regular file in the sandbox: {refusal}.") from None
                 raise ValueError(f"Cannot read a file of the sandbox: {refusal}.") from None
+            except SandboxLost:
+                if not self._died_of_memory():
+                    raise
+                raise FileNotFoundError(f"Cannot read {path!r}. {MEMORY_GONE.strip()}") from None
             try:
                 chunk = base64.b64decode(reply["content"], validate=True)
             except (KeyError, TypeError, ValueError):
@@ -212,10 +225,25 @@ class ZygoteSandbox(Sandbox):
             reply = self._channel.request(op, fields, seconds=timeout + WATCHDOG_S)
         except RequestRefused as refusal:
             raise self._channel.end(f"it refused to run code, {refusal}") from None
+        except SandboxLost:
+            # Raised, it would let a policy throw away an episode that it has spoilt.
+            if not self._died_of_memory():
+                raise
+            return Execution(Status.OOM, MEMORY_GONE, state_kept=False)
+        if self._watch_memory is not None:
+            self._ran_out = self._watch_memory()
         try:
             return _execution(reply)
         except (KeyError, TypeError, ValueError) as error:
             raise self._channel.end(f"a malformed reply, {error!r}") from None
+
+    def _died_of_memory(self) -> bool:
+        if self._closed or not self._channel.died:
+            return False
+        if self._ran_out is not None:
+            self._memory_gone = self._ran_out()
+            self._ran_out = None  # the engine remembers only for a while
+        return self._memory_gone
 
 
 def _execution(reply: Mapping[str, Any]) -> Execution:

@@ -224,3 +224,48 @@ def test_one_sandbox_cannot_hold_every_pseudo_terminal_of_the_machine(sandbox: S
         len(held)
     """
     assert run(sandbox, code) == "32"
+
+
+TAKE_EVERYTHING = """
+import os
+open("/proc/self/oom_score_adj", "w").write("0")
+for place in ("/work", "/tmp", "/dev/shm"):
+    with open(place + "/filled", "wb", 0) as file:
+        try:
+            for _ in range(64):
+                file.write(bytes(1 << 20))
+        except OSError:
+            pass
+os.remove("/tmp/filled")
+os.mkfifo("/tmp/pipe")
+for name in os.listdir("/proc/self/fd"):
+    if os.path.exists("/proc/self/fd/" + name):
+        os.set_inheritable(int(name), True)
+hoard = "(printf -v x '%5000000s' ''; read -t 20 y <>/tmp/pipe) &"
+loop = f"i=0; while [ $i -lt 45 ]; do i=$((i+1)); {hoard} done; wait"
+"""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        'os.execv("/bin/bash", ["bash", "-c", loop])',
+        'os.spawnv(os.P_NOWAIT, "/bin/bash", ["bash", "-c", "sleep 0.3;" + loop])',
+    ],
+    ids=["in a step", "between two steps"],
+)
+def test_having_the_first_process_killed_for_memory_ends_as_oom_and_not_as_lost(
+    sandbox: Sandbox, start: str
+) -> None:
+    if not sandbox.capabilities.memory_limited:
+        pytest.skip("no cap on memory can be set here")
+    done = sandbox.python(TAKE_EVERYTHING + start, 6.0)
+    if done.status is not Status.OOM:
+        done = sandbox.python("import time; time.sleep(5)", 6.0)
+    assert (done.status, done.state_kept) == (Status.OOM, False)
+    if sandbox.lost is not None:  # type: ignore[attr-defined]
+        assert sandbox.python("6 * 7").status is Status.OOM
+        with pytest.raises(FileNotFoundError, match="memory"):
+            sandbox.read_file("filled")
+        with pytest.raises(SandboxLost):
+            sandbox.reset()
