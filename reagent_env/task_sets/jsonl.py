@@ -93,8 +93,8 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 text ({error}).") from error
+        broken = raw.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {broken}: not UTF-8 text ({error}).") from error
     if path.suffix == ".json" and text.lstrip().startswith("["):
         try:
             array = json.loads(text)

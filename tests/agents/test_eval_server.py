@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from reagent_env.agents.chat import PolicyUnavailable, chat_client, check_model
 from reagent_env.cli import app
 from reagent_env.trajectory_file import read_trajectories
 
@@ -141,6 +142,18 @@ def test_a_dead_server_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert "Connection refused" in shown
     assert "reagent serve" in shown
     assert not (tmp_path / "new").exists()
+
+
+def test_a_server_that_does_not_even_list_its_models_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        started = time.monotonic()
+        with (
+            chat_client(url) as client,
+            pytest.raises(PolicyUnavailable, match=r"/models did not answer within 0\.2 s"),
+        ):
+            check_model(client, "m", timeout_s=0.2)
+        assert time.monotonic() - started < 5
 
 
 def test_a_model_the_server_lacks_is_named_with_the_nearest(start: Start, tmp_path: Path) -> None:
