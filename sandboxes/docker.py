@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import os
 import re
 import secrets
@@ -23,7 +24,7 @@ from typing import Any, Final
 
 from reagent_env.sandboxes.contract import Capabilities, Limits
 from reagent_env.sandboxes.control_group import cap_sockets
-from reagent_env.sandboxes.engine import connect, docker_problem, engine_errors
+from reagent_env.sandboxes.engine import connect, docker_problem, engine_errors, engine_host
 from reagent_env.sandboxes.errors import SandboxLost, SandboxUnavailable
 from reagent_env.sandboxes.image import ensure_image, forget_image
 from reagent_env.sandboxes.own_user import COUNT, FIRST, OwnUser
@@ -50,6 +51,14 @@ Each costs every sandbox memory: 21 MiB idle with numpy, 55 with sympy as well, 
 without, a session's first ``import sympy`` or ``import pandas`` takes 0.2 s.
 """
 
+_MASKED: Final = [
+    # A list of our own takes the place of the engine's: this is all of that.
+    *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys"),
+    *("/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list"),
+    *("/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"),
+    # The kernel's stock of terminals is one for all containers, and no part of it can be set aside.
+    "/dev/pts/ptmx",
+]
 _STDOUT, _STDERR = 1, 2
 _CHUNK: Final = 65536
 _HEADER: Final = 8
@@ -89,18 +98,30 @@ class DockerSandbox(ZygoteSandbox):
     ) -> None:
         limits = limits or Limits()
         lifted = frozenset(lift)
-        transport = DockerTransport(
-            image or ensure_image(),
-            zygote_command("python3", zygote_config(limits, preload=tuple(preload), lift=lifted)),
-            limits,
-            runtime=runtime,
-            lift=lifted,
-        )
+        preload = tuple(preload)
+        image = image or ensure_image()
+
+        def start(inet: bool) -> DockerTransport:
+            config = zygote_config(limits, preload=preload, lift=lifted, inet=inet)
+            command = zygote_command("python3", config)
+            return DockerTransport(image, command, limits, runtime=runtime, lift=lifted)
+
+        inet = engine_host() not in _engines_without_socket_cap
+        transport = start(inet)
+        if inet and not transport.sockets_capped:
+            # Known only once it runs. What cannot be capped is not given.
+            _engines_without_socket_cap.add(engine_host())
+            transport.kill()
+            transport.close()
+            inet = False
+            transport = start(inet)
         self.container_id = transport.container_id
         try:
             super().__init__(
                 transport, limits, DOCKER_CAPABILITIES, watch_memory=transport.watch_memory
             )
+            if not inet and not self._capabilities.syscalls_filtered:
+                self._capabilities = dataclasses.replace(self._capabilities, memory_limited=False)
         except SandboxLost as error:
             said = transport.diagnostics()
             raise SandboxLost(f"{error} {said}".strip()) from error
@@ -153,13 +174,22 @@ class DockerTransport:
                 self._socket.setblocking(False)
                 _transports.add(self)
                 self._client.start(self.container_id)
-            if "memory" not in lift:
-                # Its one setting is without effect in current runtimes.
-                cap_sockets(self.container_id, limits)
+            # The engine's one setting for it is without effect in current runtimes.
+            self.sockets_capped = (
+                "memory" in lift
+                or cap_sockets(self.container_id, limits)
+                or self._counts_sockets_as_memory()
+            )
+            """What its sockets hold is bounded, or is not meant to be."""
         except BaseException:
             self.kill()
             self.close()
             raise
+
+    def _counts_sockets_as_memory(self) -> bool:
+        with contextlib.suppress(SandboxUnavailable), engine_errors("asking what it can do"):
+            return str(self._client.info().get("CgroupVersion")) == "2"
+        return False
 
     def _create(self, settings: dict[str, Any]) -> str:
         import docker.errors
@@ -355,6 +385,7 @@ def container_settings(
             "AutoRemove": True,
             "Init": False,
             "RestartPolicy": {"Name": "no"},
+            "MaskedPaths": _MASKED,
         },
     }
     host = settings["HostConfig"]
@@ -395,6 +426,8 @@ class _UnclaimedUser:
         """Nothing was claimed."""
 
 
+_engines_without_socket_cap: set[str] = set()
+"""Addresses of engines whose containers' socket buffers this process could not cap."""
 _transports: weakref.WeakSet[DockerTransport] = weakref.WeakSet()
 
 
