@@ -27,7 +27,7 @@ from typing import Any
 
 from reagent_env.errors import GraderError
 from reagent_env.math_checking import CheckerFailed, mathematically_equal
-from reagent_env.plain_text import plain_text, without_name
+from reagent_env.plain_text import plain_text, without_label, without_name
 from reagent_env.quantities import Quantity, parse_quantity, same_quantity
 from reagent_env.task import Task
 
@@ -256,11 +256,14 @@ def _equal_texts(gold: str, prediction: str) -> bool:
     return wanted == normalised(prediction)
 
 
+_VARIABLE = re.compile(r"^[A-Za-z]\s*=\s*(?=[^=]*$)")
+
+
 @register_grader("exact")
 def exact(answer: Any, prediction: str, aliases: Sequence[str] = ()) -> float:
     """1 when the prediction equals the answer, or one of its aliases, in SQuAD's normal form.
 
-    One ``name =`` in front is left out, unless the answer has an equals sign itself.
+    A label in front ("answer =", "x =") is left out; another name stays ("London = Paris").
 
     Args:
         answer: the answer, or a list of forms of it.
@@ -269,10 +272,11 @@ def exact(answer: Any, prediction: str, aliases: Sequence[str] = ()) -> float:
     """
     if isinstance(aliases, str):
         raise GraderError(f"aliases must be a list of texts, got {aliases!r}.")
-    bare = without_name(plain_text(prediction))
+    bare = without_label(plain_text(prediction))
+    unnamed = _VARIABLE.sub("", bare)
     return float(
         any(
-            _equal_texts(gold, prediction) or ("=" not in gold and _equal_texts(gold, bare))
+            _equal_texts(gold, prediction) or _equal_texts(gold, unnamed if len(gold) > 1 else bare)
             for gold in [*_aliases(answer), *_aliases(list(aliases) or answer)]
         )
     )
@@ -469,7 +473,10 @@ def _items(answer: Any) -> list[str]:
 
 
 def _split_items(prediction: str, wanted: Iterable[str]) -> list[str]:
-    text = without_name(plain_text(prediction)).replace(r"\{", "{").replace(r"\}", "}").strip()
+    text = without_label(plain_text(prediction))
+    if any(parse_quantity(item) for item in wanted):
+        text = without_name(text)
+    text = text.replace(r"\{", "{").replace(r"\}", "}").strip()
     if len(text) > 1 and text[0] in "[({" and text[-1] in "])}":
         text = text[1:-1]
     separator = r"\s*[,;\n]\s*(?:and\s+)?|\s+and\s+"

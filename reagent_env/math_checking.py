@@ -186,9 +186,9 @@ def _is_number(gold: Quantity, prediction: str) -> bool:
     Nothing is calculated: otherwise echoing "2 + 3" would be the right answer to "What is 2 + 3?".
     """
     plain = without_name(plain_text(prediction))
-    for opening, closing in ("()", "{}"):
+    for opening, closing in (("(", ")"), ("{", "}"), (r"\{", r"\}")):
         if plain.startswith(opening) and plain.endswith(closing):
-            plain = plain[1:-1].strip()
+            plain = plain.removeprefix(opening).removesuffix(closing).strip()
     given = parse_quantity(plain)
     if given is None or (given.is_fraction and gold.value.denominator == 1):
         return False
@@ -197,6 +197,8 @@ def _is_number(gold: Quantity, prediction: str) -> bool:
     tolerance = abs(gold.value) * _TOLERANCE if gold.value.denominator != 1 else Fraction(0)
     if not gold.unit and given.unit != "%":
         return abs(given.value - gold.value) <= tolerance
+    if gold.unit == "%" and not given.unit and abs(given.value * 100 - gold.value) <= tolerance:
+        return True
     units = [gold.unit] if gold.unit else ["%"]
     return same_quantity(gold.value, units, given, tolerance) or (
         not gold.unit and abs(given.value / 100 - gold.value) <= tolerance

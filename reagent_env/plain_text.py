@@ -30,12 +30,12 @@ _SWITCH = re.compile(
 _DEGREES = re.compile(
     r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z])\s*)|\s*\\degrees?(?![A-Za-z])\s*"
 )
-_NO_SPACE = re.compile(r"\\!|\\negthinspace(?![A-Za-z])|\{\}")
+_NO_SPACE = re.compile(r"(?<!\\)\\!|\\negthinspace(?![A-Za-z])|\{\}")
 _SPACE = re.compile(
-    r"\\(?:[,;:> ]|(?:quad|qquad|thinspace|enspace|medspace|space)(?![A-Za-z])\s?)|~"
+    r"(?<!\\)\\(?:[,;:> ]|(?:quad|qquad|thinspace|enspace|medspace|space)(?![A-Za-z])\s?)|~"
 )
 _GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:(?:\\[,;: ]|~|\{,\}|\u00a0|')[0-9]{3})+(?![0-9])")
-_BRACED_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}")
+_BRACED_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?[0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}")
 _BARE_FRACTION = re.compile(
     r"\\[dt]?frac(?:\s*([0-9])|\s*\{([0-9]+)\})(?:\s*([0-9])|\s*\{([0-9]+)\})"
 )
@@ -121,7 +121,22 @@ _ABOUT = re.compile(
     r"around|circa|ca\.|exactly)(?=\s))\s*(?=[-+$€£]?\s?[.0-9])",
     re.IGNORECASE,
 )
-_HEDGES_IN_NAMES = re.compile(r"\b(?:or|not|and|maybe|perhaps|either|if)\b", re.IGNORECASE)
+_NO_NAME = re.compile(
+    r"\b(?:or|not|and|maybe|perhaps|either|if|zero|one|two|three|four|five|six|seven|eight|nine|ten|"
+    r"eleven|twelve|twenty|\w+teen|\w+ty|hundred|thousand|million|dozen|half)\b",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(
+    r"(?:the )?(?:final |correct )?(?:answer|result)(?: is\b|\s?[:=])[:=]?\s*(?=\S)", re.IGNORECASE
+)
+
+
+def without_label(text: str) -> str:
+    """The text without a label such as ``answer =`` or ``The answer is`` before it.
+
+    Other names stay: for a question whose answer is a name, ``London = Paris`` gives two.
+    """
+    return text[found.end() :] if (found := _LABEL.match(text)) else text
 
 
 def without_name(text: str) -> str:
@@ -129,8 +144,9 @@ def without_name(text: str) -> str:
 
     A chain such as ``x = 1 = 2`` and a relation of numbers such as ``1 = 2`` stay as they are.
     """
+    text = without_label(text)
     named = _NAME.fullmatch(text)
-    if named and named["rest"] and not _HEDGES_IN_NAMES.search(text[: named.start("rest")]):
+    if named and named["rest"] and not _NO_NAME.search(text[: named.start("rest")]):
         text = named["rest"]
     about = _ABOUT.match(text)
     return text[about.end() :] if about else text
