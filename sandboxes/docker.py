@@ -110,11 +110,12 @@ class DockerSandbox(ZygoteSandbox):
         transport = start(inet)
         if inet and not transport.sockets_capped:
             # Known only once it runs. What cannot be capped is not given.
-            _engines_without_socket_cap.add(engine_host())
             transport.kill()
             transport.close()
             inet = False
             transport = start(inet)
+            if not transport.sockets_capped:  # twice is no accident
+                _engines_without_socket_cap.add(engine_host())
         self.container_id = transport.container_id
         try:
             super().__init__(
