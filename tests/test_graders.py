@@ -501,7 +501,7 @@ HEDGES = [
     ("exact", "293012", {}, ["2930_{12}"]),
     ("exact", "Paris", {}, ["London = Paris", "the answer is not Paris", "x = London = Paris"]),
     ("exact", "1f", {}, ["ff = 1f"]),
-    ("exact", "b", {}, ["a = b"]),
+    ("exact", "b", {}, ["c = b"]),
     ("set", ["Paris"], {}, ["London = Paris", "London = [Paris]"]),
     ("number", 5, {}, ["four = 5", "not four = 5", "the answer is not 5", "fourteen ≈ 5"]),
     ("math", "5", {}, ["four = 5", "4 = 5", "x = 4 = 5"]),
