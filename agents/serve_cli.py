@@ -84,7 +84,9 @@ def _tried(spec: str) -> str:
 
     (judgement,) = make_reward_model(spec).judge([example_trajectory(3)])
     if judgement.score is not None:
-        verdict = f"It judges: an example scored {judgement.score:g} in {judgement.latency_s:.1f} s."
+        verdict = (
+            f"It judges: an example scored {judgement.score:g} in {judgement.latency_s:.1f} s."
+        )
     elif kind_of(judgement) is Unscored.TRANSPORT:
         verdict = f"It could not be tried: {judgement.unscored}. On a CPU a verdict takes minutes."
     else:

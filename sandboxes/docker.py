@@ -63,6 +63,7 @@ _STDOUT, _STDERR = 1, 2
 _CHUNK: Final = 65536
 _HEADER: Final = 8
 _KILL_WAIT_S: Final = 0.3
+_ASK_S: Final = 1.0
 _EVENTS_S: Final = 0.1
 """How long after a container's death the engine may still report that its memory ran out."""
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -268,8 +269,9 @@ class DockerTransport:
         """Return what asks the engine whether the container's memory has run out since this call."""
         # Its state cannot be asked for: a container that is dead is soon removed.
         began = time.time()
+        seen = threading.Event()
 
-        def ran_out() -> bool:
+        def ask() -> None:
             with contextlib.suppress(SandboxUnavailable), engine_errors("asking for its events"):
                 reported = self._client.events(
                     since=began,
@@ -277,8 +279,15 @@ class DockerTransport:
                     filters={"container": self.container_id, "event": "oom"},
                 )
                 with contextlib.closing(reported):
-                    return any(True for _ in reported)
-            return False
+                    if any(True for _ in reported):
+                        seen.set()
+
+        def ran_out() -> bool:
+            # The SDK waits for events without end, and an engine that stalls must not stall us.
+            thread = threading.Thread(target=ask, name="sandbox-events", daemon=True)
+            thread.start()
+            thread.join(_ASK_S)
+            return seen.is_set()
 
         return ran_out
 
