@@ -24,7 +24,7 @@ from reagent_env.agents.chat import ContextOverflow
 from reagent_env.env import ToolUseEnv
 from reagent_env.errors import INFRASTRUCTURE_ERRORS
 from reagent_env.trajectory import StopReason, Trajectory
-from reagent_env.trajectory_file import TrajectoryWriter, latest_trajectories
+from reagent_env.trajectory_file import TrajectoryWriter, settled_trajectories
 
 MakeEnv = Callable[[], gymnasium.Env[str, str]]
 
@@ -67,7 +67,7 @@ def evaluate(
     path = out / "trajectories.jsonl"
     finished = {
         trajectory.task.id: trajectory
-        for trajectory in (latest_trajectories(path) if path.exists() else ())
+        for trajectory in (settled_trajectories(path) if path.exists() else ())
         if trajectory.infrastructure_error is None
     }
     with _workers(make_env, make_agent, concurrency) as workers, TrajectoryWriter(path) as writer:

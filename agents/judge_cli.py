@@ -161,11 +161,11 @@ def summary_of(judge: str, judged: list[tuple[Trajectory, Judgement]]) -> dict[s
 def _numbered(sources: list[Path]) -> Iterator[tuple[str, Trajectory]]:
     """Trajectories under a key that stays the same when a file grows."""
     from reagent_env.agents.judge_eval.judging import fingerprint
-    from reagent_env.trajectory_file import read_trajectories
+    from reagent_env.trajectory_file import settled_trajectories
 
     seen: set[str] = set()
     for source in sources:
-        for trajectory in read_trajectories(source):
+        for trajectory in settled_trajectories(source):
             key = fingerprint(trajectory)[:24]
             if key not in seen:
                 seen.add(key)

@@ -77,8 +77,8 @@ class TrajectoryWriter:
 def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
     """Yield the trajectories of a file in order, passing over a torn last line.
 
-    A task whose episode was masked and run again stands here twice: :func:`latest_trajectories`
-    gives each task once.
+    An episode that was masked and run again stands here twice: :func:`settled_trajectories` leaves
+    out the first.
 
     Raises:
         ValueError: a line that is not a trajectory, with its number.
@@ -96,13 +96,19 @@ def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
             yield trajectory
 
 
-def latest_trajectories(path: str | Path) -> list[Trajectory]:
-    """Each task's last trajectory, in the order in which the tasks first appear.
+def settled_trajectories(path: str | Path) -> list[Trajectory]:
+    """The trajectories of a file without the masked ones whose task was run again afterwards.
 
     Raises:
         ValueError: as :func:`read_trajectories`.
     """
-    return list({trajectory.task.id: trajectory for trajectory in read_trajectories(path)}.values())
+    records = list(read_trajectories(path))
+    last = {record.task.id: place for place, record in enumerate(records)}
+    return [
+        record
+        for place, record in enumerate(records)
+        if record.infrastructure_error is None or last[record.task.id] == place
+    ]
 
 
 def _trajectory(record: Any) -> Trajectory:

@@ -81,7 +81,7 @@ def records_or_trajectories(path: Path) -> Iterator[PlantedRecord]:
     """
     from reagent_env.agents.judge_data.records import PlantedRecord, read_records
     from reagent_env.agents.judge_eval.evaluation import UNLABELLED
-    from reagent_env.trajectory_file import read_trajectories
+    from reagent_env.trajectory_file import settled_trajectories
 
     with open(path, encoding="utf-8") as lines:
         first = lines.readline()
@@ -92,7 +92,7 @@ def records_or_trajectories(path: Path) -> Iterator[PlantedRecord]:
     if planted:
         yield from read_records(path)
         return
-    for number, trajectory in enumerate(read_trajectories(path)):
+    for number, trajectory in enumerate(settled_trajectories(path)):
         if trajectory.attempts:
             turns = len(trajectory.attempts[-1].turns)
             yield PlantedRecord(

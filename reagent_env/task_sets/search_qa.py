@@ -184,12 +184,12 @@ def load_hotpot(
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    text = path.read_text("utf-8")
+    text = path.read_text("utf-8-sig")
     try:
         whole = json.loads(text) if text.lstrip().startswith("[") else None
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}).") from None
-    lines = enumerate(whole if whole is not None else text.splitlines(), start=1)
+    lines = enumerate(whole if whole is not None else text.split("\n"), start=1)
     for number, line in lines:
         try:
             record = json.loads(line) if isinstance(line, str) and line.strip() else line

@@ -25,7 +25,7 @@ from reagent_env.agents.refine import compare_attempts
 from reagent_env.agents.summary import rate, summarise
 from reagent_env.cli import app
 from reagent_env.testing import addition_env
-from reagent_env.trajectory_file import latest_trajectories, read_trajectories
+from reagent_env.trajectory_file import read_trajectories, settled_trajectories
 
 
 class Adder(Agent):
@@ -166,7 +166,7 @@ def test_after_the_retries_it_is_masked_and_a_resumed_evaluation_tries_again(
 
     path = tmp_path / "trajectories.jsonl"
     assert len(list(read_trajectories(path))) == 21, "the masked line stays in the file"
-    latest = latest_trajectories(path)
+    latest = settled_trajectories(path)
     assert len(latest) == 20
     assert all(one.outcome is not None for one in latest)
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from reagent_env import Judgement, Task, Trajectory
 from reagent_env.spaces import AnyText
 from reagent_env.testing import example_trajectory
-from reagent_env.trajectory_file import TrajectoryWriter, latest_trajectories, read_trajectories
+from reagent_env.trajectory_file import TrajectoryWriter, read_trajectories, settled_trajectories
 
 
 def test_a_tasks_id_is_its_content_in_every_process() -> None:
@@ -139,18 +139,20 @@ def test_a_line_that_is_no_trajectory_at_all_is_named_too(tmp_path: Path, line: 
         list(read_trajectories(path))
 
 
-def test_of_an_episode_run_again_the_latest_record_counts(tmp_path: Path) -> None:
-    masked, again = example_trajectory(1), example_trajectory(2)
+def test_a_masked_record_counts_only_where_its_task_was_not_run_again(tmp_path: Path) -> None:
+    masked = dataclasses.replace(example_trajectory(1), infrastructure_error="SandboxLost: gone")
+    again = example_trajectory(2)
     assert masked.task.id == again.task.id
     other = dataclasses.replace(masked, task=Task(question="another?", answer="1"))
     path = tmp_path / "t.jsonl"
     with TrajectoryWriter(path) as writer:
-        for trajectory in (masked, other, again):
+        for trajectory in (masked, other, again, again):
             writer.write(trajectory)
-    assert len(list(read_trajectories(path))) == 3
-    assert [(one.task.id, len(one.turns)) for one in latest_trajectories(path)] == [
-        (again.task.id, 2),
+    assert len(list(read_trajectories(path))) == 4
+    assert [(one.task.id, len(one.turns)) for one in settled_trajectories(path)] == [
         (other.task.id, 1),
+        (again.task.id, 2),
+        (again.task.id, 2),
     ]
 
 

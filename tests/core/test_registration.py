@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -55,8 +56,12 @@ def test_the_startup_line_costs_programs_without_gymnasium_next_to_nothing() -> 
 
 
 def test_the_wheel_carries_the_startup_line(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # a copy: building leaves folders behind, and old ones leak in
+    left_out = shutil.ignore_patterns(".*", "build", "runs", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=left_out)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, ROOT], check=True
+        [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, source],
+        check=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
