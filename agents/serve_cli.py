@@ -114,8 +114,8 @@ def _serve(model: str, announce: Callable[[str], str], **options: Any) -> None:
     try:
         with VLLMServer(served, say=say_on_stderr, **options) as server:
             spec = f"{server.base_url}#{server.served_name}"
-            typer.echo(spec)
             say_on_stderr(f"{announce(spec)}\nCtrl-C ends it.")
+            typer.echo(spec)  # last: who waits for this line has all of it
             server.wait()
     except KeyboardInterrupt:
         say_on_stderr("Ended.")

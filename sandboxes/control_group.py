@@ -73,16 +73,35 @@ class ControlGroup:
                     time.sleep(0.002)
 
 
-def cap_sockets(container: str, limits: Limits) -> bool:
+def cap_sockets(container: str, limits: Limits, pid: Callable[[], int]) -> bool:
     """Bound what a container's sockets hold, which version 1 counts apart; False if not ours to.
 
     Not needed on version 2, where a group's memory includes it.
+
+    Args:
+        container: Its id; the usual places of its group are tried first.
+        limits: What the sandbox may use.
+        pid: Asks for its first process, whose group is tried where those places are not it.
     """
     cap = str((limits.memory_mb << 20) // _SOCKETS_PART)
-    return any(
-        _write(ROOT / "memory" / place / "memory.kmem.tcp.limit_in_bytes", cap)
-        for place in (f"docker/{container}", f"system.slice/docker-{container}.scope")
+    places = (f"docker/{container}", f"system.slice/docker-{container}.scope")
+    return any(_cap_sockets_of(place, cap) for place in places) or _cap_sockets_of(
+        _memory_group(pid()), cap
     )
+
+
+def _cap_sockets_of(place: str, cap: str) -> bool:
+    return bool(place) and _write(ROOT / "memory" / place / "memory.kmem.tcp.limit_in_bytes", cap)
+
+
+def _memory_group(pid: int) -> str:
+    """The memory group of a process on version 1, below the controller's root; "" if unknown."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, controllers, place = line.split(":", 2)
+            if "memory" in controllers.split(","):
+                return place.strip("/")
+    return ""
 
 
 def make_control_group(limits: Limits) -> ControlGroup | None:

@@ -179,7 +179,7 @@ class DockerTransport:
             # The engine's one setting for it is without effect in current runtimes.
             self.sockets_capped = (
                 "memory" in lift
-                or cap_sockets(self.container_id, limits)
+                or cap_sockets(self.container_id, limits, self._first_process)
                 or self._counts_sockets_as_memory()
             )
             """What its sockets hold is bounded, or is not meant to be."""
@@ -187,6 +187,11 @@ class DockerTransport:
             self.kill()
             self.close()
             raise
+
+    def _first_process(self) -> int:
+        with contextlib.suppress(SandboxUnavailable), engine_errors("asking for its process"):
+            return int(self._client.inspect_container(self.container_id)["State"]["Pid"])
+        return 0
 
     def _counts_sockets_as_memory(self) -> bool:
         with contextlib.suppress(SandboxUnavailable), engine_errors("asking what it can do"):
