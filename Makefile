@@ -12,7 +12,7 @@ help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 $(VENV)/ready: pyproject.toml constraints/cpu.txt scripts/make-venv
-	PYTHON=$(PYTHON) scripts/make-venv $(VENV) dev
+	PYTHON=$(PYTHON) scripts/make-venv $(VENV) dev train
 	@touch $@
 
 bubblewrap:

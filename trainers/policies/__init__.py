@@ -1,0 +1,1 @@
+"""Policies: what is trained, by name, folder or hub id."""
