@@ -9,27 +9,23 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 
 import gymnasium
 import numpy as np
 
 from reagent_env.agents.agent import Agent
 from reagent_env.agents.chat import ContextOverflow
+from reagent_env.agents.workers import Stopped, Workers
 from reagent_env.env import ToolUseEnv
 from reagent_env.errors import INFRASTRUCTURE_ERRORS
 from reagent_env.trajectory import StopReason, Trajectory
 from reagent_env.trajectory_file import TrajectoryWriter, settled_trajectories
 
 MakeEnv = Callable[[], gymnasium.Env[str, str]]
-
-STOP_SECONDS = 0.5
-"""How long an evaluation that ends early waits for its workers to notice."""
 
 
 def evaluate(
@@ -70,8 +66,11 @@ def evaluate(
         for trajectory in (settled_trajectories(path) if path.exists() else ())
         if trajectory.infrastructure_error is None
     }
-    with _workers(make_env, make_agent, concurrency) as workers, TrajectoryWriter(path) as writer:
-        tasks = workers.env.tasks
+    with (
+        _workers(make_env, make_agent, concurrency) as (env, workers),
+        TrajectoryWriter(path) as writer,
+    ):
+        tasks = env.tasks
         order = np.random.default_rng(seed).permutation(len(tasks))[:episodes]
         chosen = [tasks[int(index)] for index in order]
         done = [finished[task.id] for task in chosen if task.id in finished]
@@ -116,10 +115,6 @@ def evaluate(
     return done
 
 
-class EpisodeStopped(Exception):
-    """The evaluation is ending; the episode is given up and leaves no record."""
-
-
 def run_episode(
     env: gymnasium.Env[str, str],
     agent: Agent,
@@ -129,7 +124,7 @@ def run_episode(
     """Play one episode on ``task`` to its end and return its record.
 
     Raises:
-        EpisodeStopped: ``stopping`` was set before the episode ended.
+        Stopped: ``stopping`` was set before the episode ended.
     """
     inner = env.unwrapped
     assert isinstance(inner, ToolUseEnv)
@@ -140,7 +135,7 @@ def run_episode(
     over = False
     while not over:
         if stopping is not None and stopping.is_set():
-            raise EpisodeStopped
+            raise Stopped
         try:
             completion = agent.act(observation, info)
         except ContextOverflow:
@@ -169,89 +164,28 @@ def run_episode(
     )
 
 
-_Job = tuple[object, "Future[Trajectory]"]
-
-
-class _Workers:
-    """Environments and agents, one pair a thread, and the sandboxes set aside for them.
-
-    The threads are daemons: one that waits for a server that never answers holds up nobody's exit.
-    """
-
-    def __init__(
-        self, make_env: MakeEnv, make_agent: Callable[[], Agent], concurrency: int
-    ) -> None:
-        self._make_env = make_env
-        self._make_agent = make_agent
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._stopping = threading.Event()
-        first = make_env()
-        assert isinstance(first.unwrapped, ToolUseEnv)
-        self.env: ToolUseEnv = first.unwrapped
-        self._first = first
-        self._pool = self.env.sandbox_pool
-        self._reserved = concurrency
-        if self._pool is not None:
-            self._pool.reserve(concurrency)
-        self._threads = [
-            threading.Thread(target=self._work, name=f"episode-{number}", daemon=True)
-            for number in range(concurrency)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def play(self, task: object) -> Future[Trajectory]:
-        """Play ``task`` as soon as a worker is free."""
-        future: Future[Trajectory] = Future()
-        self._jobs.put((task, future))
-        return future
-
-    def stop(self) -> None:
-        """Give up the episodes that run; wait a moment for those that notice, for no other."""
-        self._stopping.set()
-        self._end(time.monotonic() + STOP_SECONDS)
-
-    def close(self) -> None:
-        """Wait for the workers, unless :meth:`stop` gave them up; give the sandboxes back."""
-        if not self._stopping.is_set():
-            self._end(None)
-        self._first.close()
-        if self._pool is not None:
-            self._pool.unreserve(self._reserved)
-
-    def _end(self, deadline: float | None) -> None:
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-
-    def _work(self) -> None:
-        """Play what comes in this thread's own environment, which it makes when first needed."""
-        env: gymnasium.Env[str, str] | None = None
-        agent: Agent | None = None
-        try:
-            while (job := self._jobs.get()) is not None:
-                task, future = job
-                try:
-                    if self._stopping.is_set():
-                        raise EpisodeStopped
-                    env = env or self._make_env()
-                    agent = agent or self._make_agent()
-                    future.set_result(run_episode(env, agent, task, self._stopping))
-                except BaseException as error:  # raised where the future is asked
-                    future.set_exception(error)
-                del job, task, future
-        finally:
-            if env is not None:
-                env.close()
-
-
 @contextmanager
 def _workers(
     make_env: MakeEnv, make_agent: Callable[[], Agent], concurrency: int
-) -> Iterator[_Workers]:
-    workers = _Workers(make_env, make_agent, concurrency)
-    try:
-        yield workers
-    finally:
-        workers.close()
+) -> Iterator[tuple[ToolUseEnv, Workers[object, Trajectory]]]:
+    """Threads with an environment and an agent each, the sandboxes set aside for them, and one
+    environment more to ask about the tasks."""
+
+    @contextmanager
+    def seat(stopping: threading.Event) -> Iterator[Callable[[object], Trajectory]]:
+        with closing(make_env()) as env:
+            agent = make_agent()
+            yield lambda task: run_episode(env, agent, task, stopping)
+
+    with closing(make_env()) as first:
+        env = first.unwrapped
+        assert isinstance(env, ToolUseEnv)
+        pool = env.sandbox_pool
+        if pool is not None:
+            pool.reserve(concurrency)
+        try:
+            with closing(Workers[object, Trajectory](seat, concurrency)) as workers:
+                yield env, workers
+        finally:
+            if pool is not None:
+                pool.unreserve(concurrency)
