@@ -197,6 +197,12 @@ class Renderer:
             kept.pop()
         return str(self._backend.decode(kept, skip_special_tokens=False))
 
+    def completion_ids(self, text: str) -> list[int]:
+        """Tokens of a completion that nobody sampled: a demonstration, its end of turn included."""
+        ids = self._encode([(_encodable(text), False)])
+        end = self._end if self._end is not None else self._tokenizer.eos_token_id
+        return ids if end is None else [*ids, int(end)]
+
     def _render(
         self,
         messages: Sequence[Mapping[str, Any]],

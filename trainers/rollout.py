@@ -86,7 +86,7 @@ def rollout(
                     conversation.close()
                 conversation = engine.open(seed + len(episode.samples))
                 episode.samples.append(Sample())
-                new_ids = renderer.opening_ids(info["messages"], info.get("tools"))
+                new_ids = renderer.opening_ids(info["messages"])
             else:
                 closed = episode.turn_ids[-1][-1] in renderer.stop_ids
                 new_ids = renderer.reply_ids(observation, closed=closed)
