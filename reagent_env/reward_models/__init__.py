@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from reagent_env.reward_models.base import JudgeUnavailable, RewardModel, Unscored
+    from reagent_env.reward_models.batched import BatchedJudge
     from reagent_env.reward_models.unscored import UnscoredMonitor
 
 __all__ = [
+    "BatchedJudge",
     "JudgeUnavailable",
     "RewardModel",
     "Unscored",
@@ -36,6 +38,7 @@ _OURS = {
 }
 _NOT_SHIPPED = ("tiny-rrm",)
 _HOME = {
+    "BatchedJudge": "batched",
     "JudgeUnavailable": "base",
     "RewardModel": "base",
     "Unscored": "base",
@@ -48,12 +51,14 @@ def make_reward_model(name: str, **options: Any) -> RewardModel:
 
     Args:
         name: ``rubric``; ``noise`` or ``constant`` (controls); the URL of an OpenAI-compatible
-            server with the model's name after ``#``; or a name that another package adds under
-            the entry-point group ``reagent_env.reward_models``.
+            server with the model's name after ``#``; a folder with a transformers model, which
+            then runs in this process (extra ``train``); or a name that another package adds
+            under the entry-point group ``reagent_env.reward_models``.
         options: Keyword arguments of that model.
 
     Raises:
         ValueError: no such model, or a URL without a model; the message names the nearest.
+        ModuleNotFoundError: a folder, but neither torch nor transformers to run it with.
         NotImplementedError: a model that this version cannot load; the message says what can.
     """
     if name.startswith(("http://", "https://")):
@@ -72,7 +77,7 @@ def make_reward_model(name: str, **options: Any) -> RewardModel:
         factory = cast("Callable[..., RewardModel]", added[name].load())
         return factory(**options)
     if _looks_like_a_folder(name):
-        raise _no_local_model(name)
+        return _local(name, options)
     known = reward_model_names()
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -108,14 +113,12 @@ def _looks_like_a_folder(name: str) -> bool:
     return "/" in name or name.startswith(("~", ".")) or Path(name).is_dir()
 
 
-def _no_local_model(name: str) -> Exception:
-    if not Path(name).expanduser().is_dir():
-        return ValueError(f"No folder {name!r}. A reward model's folder holds its weights.")
-    return NotImplementedError(
-        f"{name!r}: a reward model in a folder cannot be loaded in this process yet. Serve it, "
-        f"e.g. `vllm serve {name} --served-model-name judge`, and pass "
-        "'http://127.0.0.1:8000/v1#judge'."
-    )
+def _local(folder: str, options: dict[str, Any]) -> RewardModel:
+    if not Path(folder).expanduser().is_dir():
+        raise ValueError(f"No folder {folder!r}. A reward model's folder holds its weights.")
+    from reagent_env.reward_models.local import LocalJudge
+
+    return LocalJudge(folder, **options)
 
 
 def __getattr__(name: str) -> Any:

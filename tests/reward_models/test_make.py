@@ -65,8 +65,8 @@ def test_what_cannot_be_made_says_what_can(name: str, kind: type[Exception], wor
         make_reward_model(name)
 
 
-def test_a_folder_says_how_to_serve_it(tmp_path: Path) -> None:
-    with pytest.raises(NotImplementedError, match="vllm serve"):
+def test_a_folder_without_a_model_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"config\.json is wanted"):
         make_reward_model(str(tmp_path))
 
 
