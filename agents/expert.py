@@ -20,6 +20,7 @@ SOLVERS = {
     "reagent/FileQA-v0": "reagent_env.task_sets.file_qa_programs:solve",
     "reagent/SearchQA-v0": "reagent_env.task_sets.search_qa:solve",
     "reagent/ToolMix-v0": "reagent_env.task_sets.tool_mix:solve",
+    "reagent/MiniMix-v0": "reagent_env.task_sets.mini_mix:solve",
 }
 """Environment id → its solver."""
 

@@ -32,6 +32,16 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
             "max_turns": 16,
         },
     },
+    "reagent/MiniMix-v0": {
+        "summary": "One to three look-ups and a sum, short enough for a tiny model to learn.",
+        "kwargs": {
+            "tasks": "mini_mix",
+            "tools": ("search", "browse", "python"),
+            "sandbox": "auto",
+            "max_turns": 8,
+            "tool_format": "compact",
+        },
+    },
 }
 """Id → one line for people, and the keyword arguments of ``ToolUseEnv``."""
 

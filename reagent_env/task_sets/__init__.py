@@ -23,6 +23,7 @@ TaskSetMaker = Callable[..., Sequence[Task]]
 ENTRY_POINT_GROUP = "reagent_env.task_sets"
 
 _BUILT_IN = {
+    "mini_mix": "reagent_env.task_sets.mini_mix:mini_mix",
     "python_math": "reagent_env.task_sets.python_math:python_math",
     "file_qa": "reagent_env.task_sets.file_qa:file_qa",
     "search_qa": "reagent_env.task_sets.search_qa:search_qa",
