@@ -76,6 +76,8 @@ def in_function(code: str) -> str:
     """The same program as a function and its call."""
     if "'''" in code or '"""' in code:
         return f"{code}\n"
+    if "print" not in code and "\n" not in code:  # a bare expression, whose value a cell shows
+        return f"def work_it_out():\n    return {code}\n\nwork_it_out()"
     indented = "\n".join(f"    {line}" if line else line for line in code.splitlines())
     return f"def work_it_out():\n{indented}\n\nwork_it_out()"
 

@@ -13,6 +13,7 @@ from reagent_env.agents.judge_data.playing import (
     first_query,
     hits,
     numbers,
+    page_title,
     solve_on,
     stands_in,
     title_of,
@@ -96,8 +97,14 @@ def _skipped_hop(run: CleanRun, other: CleanRun, rng: random.Random) -> Plant | 
             yield from solve_on(run, at, results)
 
         return None if changed == code else Plant(at, policy())
+    if calls[0][0] == "browse":  # the name of the page, instead of what stands on it
+        page = page_title(str(calls[0][1].get("url", "")))
+        told = stands_in(page, run.seen(at)) and not stands_in(page, run.task.question)
+        return _answering(run, at, page) if told and page != run.answer else None
     found = hits(run.steps[at - 1].results[0]) if at and run.steps[at - 1].results else []
     values = numbers(found[0][2]) if found else []
+    if not values:  # a number that the program was to start from
+        values = [one for one in numbers(code) if stands_in(one, run.seen(at))]
     return _answering(run, at, values[-1]) if values else None
 
 

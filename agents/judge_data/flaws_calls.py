@@ -13,6 +13,7 @@ from reagent_env.agents.judge_data.playing import (
     first_query,
     hits,
     numbers,
+    page_title,
     resume,
     solve_on,
     stands_in,
@@ -47,6 +48,13 @@ def _needless_call(run: CleanRun, other: CleanRun, rng: random.Random) -> Plant 
         if aside is not None:
             calls.append(("search", {"queries": [f"{found[0][0]} {aside}"], "top_k": 3}))
             calls.append(("browse", {"url": found[0][1], "query": aside}))
+    if "browse" in run.tools and not calls:  # a page that another one names
+        opened = {
+            page_title(str(a["url"])) for s in run.steps for n, a in s.move.calls if n == "browse"
+        }
+        named = re.findall(r"^(?!known as|url)[a-z ]+: ([A-Z][A-Za-z]+)$", seen, re.MULTILINE)
+        unopened = [name for name in named if name not in opened and name != run.answer]
+        calls += [("browse", {"url": rng.choice(unopened)})] if unopened else []
     listed = re.findall(r"^(\S+) \(\d+ bytes\)", seen, re.MULTILINE)
     asked = run.task.question.split("\n")[0]
     unasked = [n for n in listed if n.rsplit(".", 1)[0] not in asked and "readme" not in n]
@@ -134,7 +142,10 @@ def _hallucinated_argument(run: CleanRun, other: CleanRun, rng: random.Random) -
     """A page, a file or a number that neither the question nor a tool has named."""
     if "browse" in run.tools:
         known = run.task.question + run.seen(run.length)
-        words = [w for title, _, _ in hits(other.seen(other.length)) for w in title.split()]
+        strange = other.seen(other.length)
+        words = [w for title, _, _ in hits(strange) for w in title.split()]
+        if len(words) < 2:
+            words = re.findall(r"\b[A-Z][a-z]{3,}\b", strange)
         rng.shuffle(words)
         for first, second in itertools.pairwise(words):
             if not stands_in(first, known) and first != second:

@@ -171,6 +171,11 @@ def title_of(query: str, text: str) -> str | None:
     return max(fitting, key=len) if fitting else None
 
 
+def page_title(url: str) -> str:
+    """The title that a page's address stands for, e.g. ``Mount Kol`` for ``wiki://Mount_Kol``."""
+    return url.rpartition("://")[2].replace("_", " ")
+
+
 def first_query(call: Call) -> str:
     """The first query of a search call, or the empty text."""
     queries = call[1].get("queries") if call[0] == "search" else None
