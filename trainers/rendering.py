@@ -211,14 +211,15 @@ class Renderer:
         prompt: bool = True,
     ) -> str:
         """The template's text, with the prompt to go on unless told otherwise."""
-        options = {
+        options: dict[str, Any] = {
             "tools": None if tools is None else list(tools),
             "add_generation_prompt": prompt,
             "chat_template": self._template,
             "tokenize": False,
         }
         try:
-            return str(self._tokenizer.apply_chat_template(list(messages), **options))
+            shown = [dict(message) for message in messages]
+            return str(self._tokenizer.apply_chat_template(shown, **options))
         except TemplateError as error:
             if len(messages) < 2 or messages[0]["role"] != "system":
                 raise TemplateUnsupported(f"The chat template refuses: {error}") from error
