@@ -5,6 +5,7 @@ Not here: sending them to a server (``engines/vllm.py``).
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,7 +43,10 @@ def apply_lora(
             target_modules=target_modules(model),
             task_type="CAUSAL_LM",
         )
-        return cast("PreTrainedModel", get_peft_model(model, config))
+        with warnings.catch_warnings():
+            # peft reads an attribute that transformers has renamed.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return cast("PreTrainedModel", get_peft_model(model, config))
 
 
 def target_modules(model: nn.Module) -> list[str]:
@@ -81,6 +85,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """Put the adapters that :func:`save_adapter` wrote on ``model``, trainable."""
     from peft import PeftModel
 
-    return cast(
-        "PreTrainedModel", PeftModel.from_pretrained(cast(Any, model), folder, is_trainable=True)
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        adapted = PeftModel.from_pretrained(cast(Any, model), folder, is_trainable=True)
+    return cast("PreTrainedModel", adapted)

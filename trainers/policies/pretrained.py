@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
+from torch import nn
 
 from reagent_env.agents.smollm2 import ModelUnavailable
 from reagent_env.trainers.policies.policy import Policy
@@ -52,7 +53,7 @@ def _load(source: str, label: str) -> Policy:
     dtype = torch.bfloat16 if on_gpu else torch.float32
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     if on_gpu:
-        model.to("cuda")
+        cast(nn.Module, model).to("cuda")
     if adapter.exists():
         from reagent_env.trainers.policies.lora import load_adapter
 
@@ -60,7 +61,7 @@ def _load(source: str, label: str) -> Policy:
     has_tokenizer = not folder.is_dir() or (folder / "tokenizer_config.json").exists()
     tokenizer = AutoTokenizer.from_pretrained(source if has_tokenizer else base)
     complete_tokenizer(tokenizer, label)
-    model.eval()
+    cast(nn.Module, model).eval()
     return Policy(label, model, tokenizer, context_length(model, tokenizer))
 
 
