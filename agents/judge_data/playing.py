@@ -76,6 +76,8 @@ def solve_on(run: CleanRun, turn: int, seen: Sequence[str]) -> Policy:
             calls = solving.send(results)
     except StopIteration as stop:
         yield Move(answer=str(stop.value) or "unknown")
+    except ValueError:  # what it was told makes no sense to the script, e.g. a 31 February
+        yield Move(answer="unknown")
 
 
 def clean_moves(solver: Solver, question: str) -> Policy:
