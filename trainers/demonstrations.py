@@ -56,19 +56,26 @@ def clean(solver: Solver, question: str, rng: random.Random) -> Play:
 
 
 def repeated(solver: Solver, question: str, rng: random.Random) -> Play:
-    """One call is made twice; the answer is right."""
+    """One call is made twice, at the latest the last; the answer is right."""
     play = _Replay(solver, question)
-    while (calls := play.calls) is not None:
+    calls: Calls = []
+    while play.calls is not None:
+        calls = play.calls
         results = yield calls
-        if not play.flawed and (play.turn >= 2 or rng.random() < 0.5):
+        if not play.flawed and rng.random() < 0.5:
             play.flawed = True
             results = yield calls
         play.send(results)
+    if not play.flawed and calls:
+        yield calls
     return play.answer
 
 
 def malformed(solver: Solver, question: str, rng: random.Random) -> Play:
-    """One call lacks its closing brace and is made again after the error; the answer is right."""
+    """The first or the second call, if there is one, lacks its last brace and is made again.
+
+    The answer is right.
+    """
     play = _Replay(solver, question)
     while (calls := play.calls) is not None:
         if not play.flawed and (play.turn >= 1 or rng.random() < 0.5):

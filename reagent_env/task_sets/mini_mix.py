@@ -10,7 +10,6 @@ and the labels followed from it) that no other split asks about. Not here: the w
 from __future__ import annotations
 
 import functools
-import itertools
 import random
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -61,16 +60,23 @@ def mini_mix(
         kinds: Only these of :data:`QUESTION_KINDS`.
         size: Things in the world.
         seed: Of the world; another seed is another world.
-        sizes: Tasks a split, :data:`SIZES` by default.
+        sizes: Tasks a split; by default :data:`SIZES`, or as many as the world has of the kinds.
 
     Raises:
-        ValueError: an unknown split, level or kind, or no kind of the levels asked for.
+        ValueError: an unknown split, level or kind, no kind of the levels asked for, or too few
+            questions for ``sizes``.
     """
     check_split(split)
     wanted = _chosen_kinds(levels, kinds)
     tasks: list[Task] = []
     for name, count in mixed_splits(sizes or SIZES, split):
-        tasks += _drawn(size, seed, name, count, wanted)
+        drawn = _drawn(size, seed, name, count, wanted)
+        if sizes is not None and len(drawn) < count:
+            raise ValueError(
+                f"A world of {size} things has only {len(drawn)} questions of {', '.join(wanted)} in "
+                f"{name!r}, not {count}; ask for fewer, or for a larger world: size=."
+            )
+        tasks += drawn
     return SearchTasks("mini_mix", tasks, mini_world(size, seed).corpus)
 
 
@@ -198,19 +204,25 @@ def _drawn(
     chains = _Chains(world, split, rng)
     asked: set[Plan] = set()
     tasks: list[Task] = []
-    for kind in itertools.islice(itertools.cycle(kinds), count):
-        for _ in range(1000):
-            plan = QUESTION_KINDS[kind](chains)
-            if plan not in asked and len({term.start for term in plan.terms}) == len(plan.terms):
-                break
-        else:
-            raise ValueError(
-                f"A world of {size} things has only some {len(tasks) // len(kinds)} questions of "
-                f"kind {kind!r} in {split!r}; ask for fewer, or for a larger world: size=."
-            )
-        asked.add(plan)
-        tasks.append(_task(world, kind, plan, split, rng.randrange(12)))
+    left = list(kinds)
+    while left and len(tasks) < count:
+        for kind in tuple(left[: count - len(tasks)]):
+            plan = _new_plan(chains, kind, asked)
+            if plan is None:
+                left.remove(kind)
+                continue
+            asked.add(plan)
+            tasks.append(_task(world, kind, plan, split, rng.randrange(12)))
     return tuple(tasks)
+
+
+def _new_plan(chains: _Chains, kind: str, asked: set[Plan]) -> Plan | None:
+    """A plan that was not asked yet; None where a thousand draws found none."""
+    for _ in range(1000):
+        plan = QUESTION_KINDS[kind](chains)
+        if plan not in asked and len({term.start for term in plan.terms}) == len(plan.terms):
+            return plan
+    return None
 
 
 def _task(world: MiniWorld, kind: str, plan: Plan, split: str, phrasing: int) -> Task:
