@@ -7,10 +7,17 @@ checked (``config_fields.py``).
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from reagent_env.trainers.advantages import (
+    AdvantageSettings,
+    check_settings,
+    estimator_names,
+    get_estimator,
+)
 from reagent_env.trainers.config_fields import (
     Count,
     Fraction,
@@ -24,23 +31,18 @@ from reagent_env.trainers.config_fields import (
     coerced,
     unknown_key,
 )
+from reagent_env.trainers.schedules import get_schedule, parse_mixture
 
 NO_JUDGE = "none"
 """The judge of a run that asks none."""
 
-_OURS = (
-    "dr_grpo",
-    "gae",
-    "grpo",
-    "per_stage",
-    "pooled",
-    "reinforce++",
-    "rloo",
-    "turn",
-    "turn_myopic",
-)
 _BY_TURN = ("turn", "turn_myopic")
-_WITHOUT_TURNS = ("dr_grpo", "grpo", "per_stage", "pooled", "reinforce++", "rloo")
+
+
+def _loss_names() -> list[str]:
+    """As ``losses.loss_names``, which would load torch."""
+    added = {entry.name for entry in importlib.metadata.entry_points(group="reagent_env.losses")}
+    return sorted({"gspo", "ppo_clip"} | added)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,9 @@ class TrainConfig:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment, e.g. ``{"max_turns": 8}`` (``--env-arg max_turns=8``)."""
     policy: str = "tiny"
-    """``tiny``, ``smollm2``, a folder, or a model's name on the hub."""
+    """``tiny``, ``smollm2``, a folder, a run, or a model's name on the hub."""
+    context_length: Natural = 0
+    """Tokens of a conversation, second attempt included; 0 is what the policy can hold."""
     engine: Literal["hf", "vllm"] = "hf"
     """What samples: transformers in this process, or a vLLM server."""
     engine_url: str = ""
@@ -97,7 +101,7 @@ class TrainConfig:
     """Leave out attempts that the token limit cut, in place of an outcome of 0."""
 
     # Advantages.
-    advantage: Annotated[str, Named("reagent_env.advantages", _OURS)] = "grpo"
+    advantage: Annotated[str, Named(estimator_names)] = "grpo"
     """The estimator of advantages."""
     apart: bool = False
     """Normalise outcome and process apart, the process by a running, batch-wide std."""
@@ -115,7 +119,7 @@ class TrainConfig:
     """Replace groups whose advantages are all zero; right ones that the judge ranks are kept."""
 
     # Loss.
-    loss: Annotated[str, Named("reagent_env.losses", ("gspo", "ppo_clip"))] = "ppo_clip"
+    loss: Annotated[str, Named(_loss_names)] = "ppo_clip"
     """The policy's loss."""
     clip_low: Annotated[float, Within(0, 0.999, above=True)] = 0.2
     """The ratio is clipped below 1 − this."""
@@ -219,6 +223,12 @@ class TrainConfig:
     """Draws tasks, tokens, the order of samples and new weights."""
     deterministic: bool = False
     """A fixed order in place of whatever finishes first: bit for bit the same on CPU."""
+    gpus: Natural = 0
+    """GPUs of the learner, under ``accelerate`` with FSDP; 0 is this process and its own device."""
+    judge_gpus: Natural = 0
+    """GPUs for servers of the judge, one each; 0 starts none."""
+    gpu_gib: Positive = 80.0
+    """Memory of one GPU, for the plan of ``--dry-run``."""
     threads: Natural = 0
     """Threads of torch; 0 is one a core."""
     checkpoint_every: Count = 1
@@ -273,15 +283,19 @@ def config_from(settings: Mapping[str, Any]) -> TrainConfig:
 
 def _check_together(config: TrainConfig) -> None:
     """Refuse settings that would silently do nothing, or that contradict each other."""
-    if config.credit == "turn" and config.advantage in _WITHOUT_TURNS:
-        raise ValueError(
-            f"credit='turn' would do nothing: advantage={config.advantage!r} gives every turn of an "
-            "attempt the same. Use advantage='turn', 'turn_myopic' or 'gae', or credit='trajectory'."
-        )
+    parse_mixture(config.env)
+    if config.schedule:
+        get_schedule(config.schedule)
     if config.advantage in _BY_TURN and config.credit != "turn":
         raise ValueError(
             f"advantage={config.advantage!r} shares the process out by turn: say credit='turn' too."
         )
+    wanted = AdvantageSettings(
+        credit="turn" if config.credit == "turn" else "auto",
+        apart=config.apart,
+        improvement_bonus=config.improvement_bonus,
+    )
+    check_settings(get_estimator(config.advantage), wanted)
     if config.advantage in _BY_TURN and not config.needs_judge:
         raise ValueError(
             f"advantage={config.advantage!r} needs a judge's score of each turn, and judge='none'."
@@ -295,11 +309,6 @@ def _check_together(config: TrainConfig) -> None:
         raise ValueError(
             "A second attempt after a critique needs a judge, and judge='none'. "
             "Use judge='rubric', or feedback='retry'."
-        )
-    if config.improvement_bonus and config.advantage != "per_stage":
-        raise ValueError(
-            "improvement_bonus is a part of advantage='per_stage'; "
-            f"with advantage={config.advantage!r} it would do nothing."
         )
     if config.distill and config.attempts != 2:
         raise ValueError("distill learns from second attempts: it needs attempts=2.")

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib.metadata
 import inspect
 import math
 import textwrap
 import tomllib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -39,15 +38,9 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Names of ours and of an entry-point group, e.g. ``Named("reagent_env.losses", ("gspo",))``."""
+    """Names of a registry, e.g. ``Named(estimator_names)``; asked when a value is checked."""
 
-    group: str
-    ours: tuple[str, ...]
-
-    def names(self) -> list[str]:
-        """All names, sorted."""
-        added = (entry.name for entry in importlib.metadata.entry_points(group=self.group))
-        return sorted({*self.ours, *added})
+    names: Callable[[], list[str]]
 
 
 Count = Annotated[int, Within(1)]

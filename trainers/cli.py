@@ -1,0 +1,346 @@
+"""``reagent train``: a thin layer over ``recipes.py`` and what the recipes run.
+
+Every field of ``TrainConfig`` is a flag, read by the field's own type; ``--help`` shows those that
+people change most, ``--settings`` all. Not here: what a setting may be (``config.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from reagent_env.trainers.config import TrainConfig
+from reagent_env.trainers.config_fields import (
+    annotations_of,
+    choices_of,
+    coerced,
+    defaults_of,
+    docstrings_of,
+    read_literal,
+    read_value,
+    unknown_key,
+)
+from reagent_env.trainers.recipes import JUDGE, RECIPES, SUMMARIES, make_config
+
+if TYPE_CHECKING:
+    from reagent_env.trainers.run_folder import RunFolder
+
+RUNNERS = {
+    "sft": "reagent_env.trainers.train_sft:train_sft",
+    "outcome": "reagent_env.trainers.train:train",
+    "reagent-r": "reagent_env.trainers.train:train",
+    "reagent-u": "reagent_env.trainers.train:train",
+}
+"""Recipe → ``module:function``, called with (config, run, progress); loaded when it runs."""
+
+SHOWN = (
+    "env",
+    "policy",
+    "judge",
+    "sandbox",
+    "updates",
+    "max_seconds",
+    "seed",
+    "deterministic",
+    "schedule",
+    "attempts",
+    "credit",
+    "advantage",
+    "weight",
+    "lr",
+    "lora_rank",
+    "groups_per_update",
+    "group_size",
+    "engine",
+    "distill",
+    "wandb",
+)
+"""Settings that ``--help`` shows; the others are flags all the same."""
+
+WHEN_RESUMED = (
+    "updates",
+    "max_seconds",
+    "eval_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "concurrency",
+    "threads",
+    "engine_url",
+    "wandb",
+)
+"""Settings that a resumed run may change: none of them changes what is learned from an update."""
+
+_EXAMPLES = """
+Recipes:
+
+  sft        {sft}
+
+  outcome    {outcome}
+
+  reagent-r  {r}
+
+  reagent-u  {u}
+
+  reagent-c  {c}
+
+Examples:
+
+  reagent train reagent-u
+
+  reagent train reagent-r --judge http://127.0.0.1:8000/v1#judge
+
+  reagent train outcome --env my_tasks:my/Chores-v0 --env-arg max_turns=6
+
+  reagent train outcome --env reagent/SearchQA-v0=0.7,reagent/FileQA-v0=0.3
+
+  reagent train reagent-u --policy smollm2 --lora-rank 16 --set lr=1e-4
+
+  reagent train reagent-r --credit turn --advantage turn
+
+  reagent train outcome --schedule "4>6>8@20"   # turns an attempt, as it learns
+
+  reagent train --config my.toml --updates 20
+
+  reagent train --resume runs/20261104-120000-reagent-u
+
+  reagent train reagent-u-8b --dry-run
+
+Settings: the recipe's, then those of --config, then the command line's. --settings lists all.
+"""
+
+
+def train(**given: Any) -> None:
+    """Train a policy by a recipe; everything it does is kept in a run folder."""
+    if given["settings"]:
+        typer.echo("\n".join(setting_lines()))
+        return
+    if given["ray"]:
+        raise typer.BadParameter(
+            "--ray is not there yet: rollouts run in this process's threads. Leave it out."
+        )
+    try:
+        settings = read_settings(given)
+        if given["recipe"] == "reagent-c":
+            typer.echo(
+                f"Reagent-C trains nothing; it is an evaluation:\n  {_critique_command(settings)}"
+            )
+            return
+        if given["resume"] is not None:
+            _resume(given, settings)
+            return
+        config = make_config(given["recipe"], given["config"], settings)
+    except (ValueError, FileNotFoundError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if given["dry_run"]:
+        from reagent_env.trainers.dry_run import dry_run
+
+        words = [word for word in sys.argv[1:] if word != "--dry-run"]
+        typer.echo(dry_run(config, shlex.join(["reagent", *words])))
+        return
+    _check_processes(config)
+    from reagent_env.trainers.run_folder import RunFolder
+
+    with RunFolder.create(config, given["out"]) as run:
+        _run(run, done=0)
+
+
+def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among the command line's words: flags, then ``--set``, then ``--env-arg``.
+
+    Raises:
+        ValueError: a key that is no setting, or a value that is nothing of its type.
+    """
+    known = annotations_of(TrainConfig)
+    texts = {name: given[name] for name in known if given.get(name) is not None}
+    for key, text in _pairs(given["set_"], "--set"):
+        name = key.replace("-", "_")
+        if name not in known or name == "recipe":
+            raise unknown_key(key, set(known) - {"recipe"})
+        texts[name] = text
+    settings: dict[str, Any] = {
+        name: text if isinstance(text, bool) else read_value(text, known[name])
+        for name, text in texts.items()
+    }
+    arguments = {key: read_literal(text) for key, text in _pairs(given["env_arg"], "--env-arg")}
+    if arguments:
+        settings["env_kwargs"] = {**settings.get("env_kwargs", {}), **arguments}
+    return settings
+
+
+def setting_lines() -> Iterator[str]:
+    """Every setting with its default, its choices and what it is for."""
+    documented, defaults = docstrings_of(TrainConfig), defaults_of(TrainConfig)
+    for name, annotation in annotations_of(TrainConfig).items():
+        choices = choices_of(annotation)
+        yield f"{_flag(name)} {defaults[name]!r}" + (
+            f"  ({' | '.join(choices)})" if choices else ""
+        )
+        yield f"    {documented[name]}"
+
+
+def _resume(given: Mapping[str, Any], settings: dict[str, Any]) -> None:
+    """Go on with an old run, with its own settings but for the few that may change."""
+    refused = sorted(set(settings) - set(WHEN_RESUMED))
+    extra = ["RECIPE"] * (given["recipe"] is not None) + ["--config"] * (
+        given["config"] is not None
+    )
+    extra += ["--out"] * (given["out"] is not None) + [_flag(name) for name in refused]
+    if extra:
+        raise ValueError(
+            f"A resumed run keeps its settings: leave out {', '.join(extra)}. "
+            f"It may change {', '.join(map(_flag, WHEN_RESUMED))}."
+        )
+    from reagent_env.trainers.atomic_files import write_json
+    from reagent_env.trainers.run_folder import RunFolder, read_config
+
+    known = annotations_of(TrainConfig)
+    changed = {name: coerced(value, known[name]) for name, value in settings.items()}
+    config = dataclasses.replace(read_config(given["resume"]), **changed)
+    if given["dry_run"]:
+        from reagent_env.trainers.dry_run import dry_run
+
+        typer.echo(dry_run(config, f"reagent train --resume {given['resume']}"))
+        return
+    with RunFolder.resume(given["resume"]) as run:
+        run.config = config
+        write_json(run.path / "config.json", config.to_json())
+        lines = run.metrics()
+        _run(run, done=lines[-1]["update"] if lines else 0)
+
+
+def _run(run: RunFolder, done: int) -> None:
+    """Run the recipe in ``run``; whatever ends it, the report says how far it came."""
+    from reagent_env.trainers.progress import TrainProgress
+    from reagent_env.trainers.report import write_report
+
+    config = run.config
+    runner = _runner(config.recipe)
+    with TrainProgress(config, done=done) as progress:
+        progress.say(f"{config.recipe} on {config.env} with {config.policy}: {run.path}/")
+        try:
+            runner(config, run, progress)
+        except KeyboardInterrupt:
+            write_report(run.path)
+            progress.say(f"Stopped. Go on with: reagent train --resume {run.path}")
+            raise typer.Exit(130) from None
+        write_report(run.path)
+        progress.say(f"Report: {run.path}/report.md")
+
+
+def _critique_command(settings: Mapping[str, Any]) -> str:
+    """The evaluation that Reagent-C is, with what the command line said of it."""
+    defaults = {**defaults_of(TrainConfig), "judge": JUDGE, **settings}
+    words = ["reagent", "eval", defaults["env"], "--agent", defaults["policy"]]
+    return shlex.join([*words, "--refine", "critique", "--judge", defaults["judge"]])
+
+
+def _runner(recipe: str) -> Callable[..., Any]:
+    module, _, name = RUNNERS[recipe].partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _check_processes(config: TrainConfig) -> None:
+    """A plan for several GPUs needs as many processes."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.gpus > 1 and processes != config.gpus:
+        raise typer.BadParameter(
+            f"gpus={config.gpus} needs as many processes, and this is {processes}. "
+            "--dry-run prints the commands; or train in this process with --gpus 0."
+        )
+
+
+def _pairs(words: list[str], flag: str) -> Iterator[tuple[str, str]]:
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{flag} takes key=value, got {word!r}.")
+        yield key.strip(), text.strip()
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _parameters() -> Iterator[inspect.Parameter]:
+    """The parameters of the command: its own, then a flag for every setting."""
+
+    def parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+        return inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
+        )
+
+    yield parameter(
+        "recipe",
+        str | None,
+        typer.Argument(None, metavar="[RECIPE]", help=f"{' | '.join(RECIPES)}, or a shipped file."),
+    )
+    yield parameter("config", Path | None, typer.Option(None, help="Settings in TOML."))
+    yield parameter("resume", Path | None, typer.Option(None, metavar="RUN", help="Go on with it."))
+    yield parameter("out", Path | None, typer.Option(None, help="Run folder; else runs/<time>-…"))
+    yield parameter(
+        "dry_run", bool, typer.Option(False, "--dry-run", help="Check and print the plan only.")
+    )
+    yield parameter("settings", bool, typer.Option(False, "--settings", help="List every setting."))
+    yield parameter(
+        "set_", list[str], typer.Option([], "--set", metavar="KEY=VALUE", help="Any setting.")
+    )
+    yield parameter(
+        "env_arg",
+        list[str],
+        typer.Option([], "--env-arg", metavar="KEY=VALUE", help="Of the environment."),
+    )
+    yield parameter(
+        "ray", bool, typer.Option(False, "--ray", help="Rollouts on a Ray cluster (not there yet).")
+    )
+    documented, defaults = docstrings_of(TrainConfig), defaults_of(TrainConfig)
+    names = annotations_of(TrainConfig)
+    for name in sorted(names, key=lambda one: SHOWN.index(one) if one in SHOWN else len(SHOWN)):
+        if name in ("recipe", "env_kwargs"):
+            continue
+        shown = name in SHOWN
+        text = documented[name].replace("``", "")
+        if choices := choices_of(names[name]):
+            text += f" One of {', '.join(choices)}."
+        if isinstance(defaults[name], bool):
+            flags = f"{_flag(name)}/--no-{name.replace('_', '-')}"
+            option = typer.Option(None, flags, help=text, hidden=not shown)
+            yield parameter(name, bool | None, option)
+            continue
+        option = typer.Option(
+            None,
+            _flag(name),
+            metavar=_metavar(defaults[name]),
+            help=text,
+            hidden=not shown,
+        )
+        yield parameter(name, str | None, option)
+
+
+def _metavar(default: Any) -> str:
+    return {int: "N", float: "X", tuple: "[X, X]"}.get(type(default), "TEXT")
+
+
+def _declare() -> None:
+    """Give :func:`train` the signature and the help that typer reads."""
+    parameters = list(_parameters())
+    described: Any = train
+    described.__signature__ = inspect.Signature(parameters)
+    described.__annotations__ = {one.name: one.annotation for one in parameters}
+    lines = {name.removeprefix("reagent-"): line for name, line in SUMMARIES.items()}
+    lines["c"] = (
+        "Trains nothing: a critique and a second attempt, by `reagent eval --refine critique`."
+    )
+    described.__doc__ = f"{train.__doc__}\n{_EXAMPLES.format(**lines)}"
+
+
+_declare()
