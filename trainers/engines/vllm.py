@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 from reagent_env.agents.serve import VLLMServer
 from reagent_env.trainers.engines.base import ContextFull, EngineFailed, Generation, Sampling
@@ -293,29 +294,56 @@ class VLLMConversation:
         self._seed = seed
         self._ids: list[int] = []
         self._turn = 0
-        self._sampling: Future[Generation] | None = None
+        self._future: Future[Generation] | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._closed = False
 
     def generate(self, new_ids: Sequence[int], sampling: Sampling) -> Future[Generation]:
         """Append ``new_ids``, sample, append the completion; a failed turn appends nothing.
 
         Raises:
-            RuntimeError: the last turn has not ended.
+            ValueError: a completion is under way, there is nothing to go on from, or ``max_tokens``
+                is below 1.
         """
-        if self._sampling is not None and not self._sampling.done():
-            raise RuntimeError("A turn of this conversation is being sampled; wait for its future.")
+        if self._future is not None and not self._future.done():
+            raise ValueError("A completion of this conversation is under way; wait for its future.")
         prompt = [*self._ids, *new_ids]
-        self._sampling = self._engine._client.run(lambda: self._take_turn(prompt, sampling))
-        return self._sampling
+        if not prompt:
+            raise ValueError("The conversation is empty; pass the prompt's ids.")
+        if sampling.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {sampling.max_tokens}.")
+        self._future = self._engine._client.run(lambda: self._take_turn(prompt, sampling))
+        return self._future
 
     def close(self) -> None:
-        """Give up what is under way; the server drops the rest by itself. Twice is fine."""
-        if self._sampling is not None:
-            self._sampling.cancel()
+        """Give up what is under way, which raises :class:`EngineFailed`. Twice is fine.
+
+        The server drops a request whose client has gone, and keys and values as it needs the room.
+        """
+        self._closed = True
         self._ids = []
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the engine's loop has ended, and its tasks with it
+            self._engine._client.call(self._give_up)
+
+    def _give_up(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     async def _take_turn(self, prompt: list[int], sampling: Sampling) -> Generation:
-        seed = turn_seed(self._seed, self._turn)
-        generation = await self._engine._complete(prompt, sampling, seed)
+        if self._closed:
+            raise EngineFailed("The conversation is closed.")
+        self._task = asyncio.current_task()
+        try:
+            seed = turn_seed(self._seed, self._turn)
+            generation = await self._engine._complete(prompt, sampling, seed)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise EngineFailed("The conversation was closed in mid-turn.") from None
+            raise
+        finally:
+            self._task = None
         self._ids = [*prompt, *generation.ids]
         self._turn += 1
         return generation

@@ -88,6 +88,10 @@ class VLLMClient:
         refused.set_exception(EngineFailed("The engine is closed."))
         return refused
 
+    def call(self, work: Callable[[], None]) -> None:
+        """Call ``work()`` in the loop's thread, some time; RuntimeError where that has ended."""
+        self._loop.call_soon_threadsafe(work)
+
     async def get(self, url: str) -> Any:
         """What ``url`` answers; see :meth:`post`."""
         return await self._ask("GET", url)

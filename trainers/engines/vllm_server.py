@@ -17,19 +17,21 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from reagent_env.agents.serve import VLLMServer
 from reagent_env.trainers.engines.vllm import VLLMEngine
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Those vLLM sets memory aside for; a rank between two takes the larger."""
 
 _INDEX = "model.safetensors.index.json"
+_EMBEDDINGS = "model.embed_tokens.weight"
 _HEAD = "lm_head.safetensors"
 
 
@@ -72,10 +74,9 @@ def training_server(
     settings["environment"] = {**environment, **settings.get("environment", {})}
     settings.setdefault("served_name", Path(model).name)
     with tempfile.TemporaryDirectory(prefix="reagent-served-") as name:
-        served = Path(model)
-        if lora_rank is None and served.is_dir() and _ties(served):
-            served = _untied_links(served, Path(name))
-        with VLLMServer(served if served.is_dir() else model, **settings) as server:
+        if lora_rank is None and Path(model).is_dir():
+            model = _untied(Path(model), Path(name))
+        with VLLMServer(model, **settings) as server:
             yield server
 
 
@@ -103,8 +104,8 @@ def push_weights(engine: VLLMEngine, model: PreTrainedModel, folder: Path, versi
             engine.push_lora(part, version)
         else:
             model.save_pretrained(part, safe_serialization=True)
-            if _ties(part):
-                write_out_head(part, model.get_output_embeddings().weight)
+            if _tied_embeddings(part) is not None:
+                write_out_head(part, cast("nn.Embedding", model.get_input_embeddings()).weight)
             engine.push_full(part, version)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -128,14 +129,8 @@ def write_out_head(folder: Path, head: torch.Tensor) -> None:
         _replace_json(folder / _INDEX, index)
 
 
-def _ties(folder: Path) -> bool:
-    """Whether output layer and embeddings are one, and known by the names that most models use."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    # transformers' own default, and written only where it differs in some versions
-    return bool(config.get("tie_word_embeddings", True)) and _embeddings_file(folder) is not None
-
-
-def _embeddings_file(folder: Path) -> Path | None:
+def _tied_embeddings(folder: Path) -> Path | None:
+    """The file of the embeddings where they are the output layer too: that has no name of its own."""
     from safetensors import safe_open
 
     for file in sorted(folder.glob("*.safetensors")):
@@ -143,22 +138,23 @@ def _embeddings_file(folder: Path) -> Path | None:
             names = weights.keys()
             if "lm_head.weight" in names:
                 return None
-            if "model.embed_tokens.weight" in names:
+            if _EMBEDDINGS in names:
                 return file
     return None
 
 
-def _untied_links(model: Path, folder: Path) -> Path:
-    """Links to the files of ``model``, and what :func:`write_out_head` adds."""
+def _untied(model: Path, folder: Path) -> Path:
+    """``model`` itself, or ``folder`` filled with links to its files and a head of its own."""
     from safetensors import safe_open
 
+    source = _tied_embeddings(model)
+    if source is None:
+        return model
     for file in model.iterdir():
         if file.is_file():
             (folder / file.name).symlink_to(file.resolve())
-    source = _embeddings_file(model)
-    assert source is not None
     with safe_open(source, framework="pt") as weights:
-        write_out_head(folder, weights.get_tensor("model.embed_tokens.weight"))
+        write_out_head(folder, weights.get_tensor(_EMBEDDINGS))
     return folder
 
 
