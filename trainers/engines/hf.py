@@ -8,6 +8,7 @@ that the weights have changed. Not here: the passes (``hf_batch.py``), servers (
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ class EngineMetrics:
     """Tokens drawn."""
     prefilled: int
     """Tokens read in passes of their own: prompts, observations, and what was forgotten."""
+    shared: int
+    """Tokens not read, because another conversation began with the same."""
     steps: int
     """Passes that drew a token for each conversation at work."""
     evictions: int
@@ -150,6 +153,7 @@ class HFEngine:
         self._model.train(False)
         self._thread = threading.Thread(target=self._run, name="hf-engine", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread in mid-pass when Python ends would crash it
 
     def open(self, seed: int) -> HFConversation:
         """A new, empty conversation, whose random numbers depend on ``seed`` alone.
@@ -199,6 +203,7 @@ class HFEngine:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        atexit.unregister(self.close)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -209,6 +214,7 @@ class HFEngine:
             return EngineMetrics(
                 sampled=counts.sampled,
                 prefilled=counts.prefilled,
+                shared=counts.shared,
                 steps=counts.steps,
                 evictions=counts.evictions,
                 busy_s=self._busy_s,

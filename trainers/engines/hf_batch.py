@@ -13,12 +13,15 @@ import torch
 
 from reagent_env.trainers.engines.base import Sampling
 from reagent_env.trainers.engines.hf_cache import SlotCache
+from reagent_env.trainers.engines.hf_masks import CausalMasks
 from reagent_env.trainers.engines.hf_sampling import draw
 
 PREFILL_TOKENS = 2048
 """Tokens of one forward pass that reads, padding included; longer prompts take several passes."""
 CHUNK_TOKENS = 512
 """Tokens of one sequence in such a pass."""
+SHARED_TOKENS = 16
+"""Sequences that begin with as many tokens in common share their keys and values, by copying."""
 SPARSE = 0.6
 """Rows are moved together when fewer than this share of those computed on are sampling."""
 
@@ -55,6 +58,7 @@ class Counts:
 
     sampled: int = 0
     prefilled: int = 0
+    shared: int = 0
     steps: int = 0
     evictions: int = 0
 
@@ -80,7 +84,7 @@ class Batch:
         self.version = 0
         """Of the weights as they are."""
         self._model = model
-        self._masks = _mask_kinds(model.config, context_length)
+        self._masks = CausalMasks(model.config.get_text_config(), context_length)
         self._stop_ids = stop_ids
         self._context_length = context_length
         self._device = device
@@ -167,11 +171,36 @@ class Batch:
             self._owners[slot] = sequence
             sequence.slot, sequence.kept = slot, 0
 
+    def _copy_beginning(self, sequence: Sequence) -> None:
+        """Take over what another row keeps of the same beginning: a system prompt, a group's task."""
+        assert sequence.slot is not None
+        ids, source, longest = sequence.ids, None, SHARED_TOKENS - 1
+        for other in self._owners:
+            if other is None or other.kept <= longest or other.ids[:longest] != ids[:longest]:
+                continue
+            common = _common(ids, other.ids, min(other.kept, len(ids) - 1))
+            if common > longest:
+                source, longest = other.slot, common
+        if source is not None:
+            self._cache.reserve(self._rows_needed(), longest + 1)
+            self._cache.copy(source, sequence.slot, longest)
+            sequence.kept = longest
+            self.counts.shared += longest
+
     def _to_read(self) -> list[tuple[Sequence, int]]:
         """Who reads how many tokens in the next pass; who has read all starts sampling."""
         ready: list[tuple[Sequence, int]] = []
         waiting: list[Sequence] = []
+        beginnings: set[tuple[int, ...]] = set()
         for sequence in self._waiting:
+            if sequence.slot is not None and not sequence.kept:
+                self._copy_beginning(sequence)
+                beginning = tuple(sequence.ids[:SHARED_TOKENS])
+                if not sequence.kept and len(beginning) == SHARED_TOKENS:
+                    if beginning in beginnings:  # one reads it in this pass, the others copy it
+                        waiting.append(sequence)
+                        continue
+                    beginnings.add(beginning)
             missing = len(sequence.ids) - 1 - sequence.kept
             if sequence.slot is not None and missing == 0:
                 self._live.append(sequence)
@@ -266,21 +295,10 @@ class Batch:
     ) -> torch.Tensor:
         """Logits ``[n, 1, vocabulary]`` at the last of ids ``[n, m]``."""
         self._cache.aim(rows, positions, span)
-        keys = torch.arange(span, device=self._device)
-        queries = positions[:, None, :, None]
-        dtype = self._model.dtype
-        masks = {}
-        for kind, window in self._masks.items():
-            hidden = keys > queries
-            if window is not None:
-                hidden |= keys <= queries - window
-            masks[kind] = torch.zeros(hidden.shape, dtype=dtype, device=self._device).masked_fill_(
-                hidden, torch.finfo(dtype).min
-            )
         outputs = self._model(
             input_ids=ids,
             position_ids=positions.clamp(max=self._context_length - 1),
-            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            attention_mask=self._masks.at(positions, span, self._model.dtype),
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
@@ -309,29 +327,8 @@ class Batch:
                 other.slot = slot
 
 
-def _mask_kinds(config: Any, context_length: int) -> dict[str, int | None]:
-    """The masks that the model's layers need: a name to the window of those that slide, or None.
-
-    Example: ``{"full_attention": None, "sliding_attention": 512}``.
-
-    Raises:
-        ValueError: attention that takes no mask, or layers that keep something other than keys.
-    """
-    config = config.get_text_config()
-    attention = config._attn_implementation
-    if attention not in ("sdpa", "eager"):
-        raise ValueError(
-            f"The model's attention is {attention!r}; load it with attn_implementation='sdpa'."
-        )
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if unknown := kinds - {"full_attention", "sliding_attention"}:
-        raise ValueError(
-            f"The model has layers of {', '.join(sorted(unknown))}; the engine knows "
-            "full_attention and sliding_attention. Serve it with vLLM instead."
-        )
-    window = getattr(config, "sliding_window", None)
-    if not getattr(config, "use_sliding_window", True) or (window or 0) >= context_length:
-        window = None
-    if window is None or kinds == {"full_attention"}:
-        return {"all": None}
-    return {"full_attention": None, "sliding_attention": window} if kinds else {"all": window}
+def _common(one: list[int], other: list[int], most: int) -> int:
+    """How many of the first ``most`` tokens are the same."""
+    if one[:most] == other[:most]:
+        return most
+    return next(place for place in range(most) if one[place] != other[place])

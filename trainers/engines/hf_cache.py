@@ -101,6 +101,12 @@ class SlotCache(Cache):
                 found.append(store[:, :, : self._span].index_select(0, self._chosen))
         return found[0], found[1]
 
+    def copy(self, source: int, target: int, span: int) -> None:
+        """Copy the first ``span`` positions of a row to another."""
+        for pair in self._stores.values():
+            for store in pair:
+                store[target, :, :span] = store[source, :, :span]
+
     def swap(self, one: int, other: int, span: int) -> None:
         """Exchange the first ``span`` positions of two rows."""
         for pair in self._stores.values():
