@@ -1,10 +1,9 @@
 r"""Scripted demonstrations for the cold start: an expert's episodes, and episodes with chosen flaws.
 
 A policy first imitates clean play until it can copy; then a mixture whose flaws are choices, made
-in mid-episode, that reinforcement learning can weigh anew. Strategies are small functions side by
-side over any solver; each sees the question and tools' results only. Those in :data:`WRONG` end in
-a wrong answer whatever the question, so a mixture's success rate is the share of the others. Not
-here: rendering to tokens, and training on them (the ``sft`` recipe).
+in mid-episode, that reinforcement learning can weigh anew. A mixture's success rate is the share of
+its right strategies, for every kind of question. Not here: the strategies
+(``demonstrations_strategies.py``), rendering to tokens and training on them (the ``sft`` recipe).
 
 Example::
 
@@ -15,11 +14,10 @@ Example::
 from __future__ import annotations
 
 import importlib
-import json
 import math
 import random
 import re
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -29,144 +27,19 @@ import gymnasium
 from reagent_env.agents.agent import Agent
 from reagent_env.env import ToolUseEnv
 from reagent_env.task import Task
-from reagent_env.task_sets.solving import Calls, Solver
+from reagent_env.task_sets.solving import Solver
 from reagent_env.tool_formats import ToolFormat, get_tool_format
+from reagent_env.trainers.demonstrations_strategies import (
+    BROKEN,
+    RIGHT,
+    STRATEGIES,
+    Misreading,
+    Play,
+    misread,
+    misreading_strategy,
+)
 from reagent_env.trajectory import ToolCall, Trajectory
 from reagent_env.wrappers.critique_refine import NEUTRAL
-
-Play = Generator[Calls, list[str], str]
-"""What a solver is, and a strategy over one: yields a turn's calls, returns the final answer."""
-Strategy = Callable[[Solver, str, random.Random], Play]
-"""From a solver, a question and random numbers to a play."""
-Misreading = Callable[[str, random.Random], str | None]
-"""From a question to an easier one that a hasty reader takes it for; None where there is none."""
-
-BROKEN = "broken call"
-"""Stands in a play's calls for a tool's name: the call beside it is written without its last brace."""
-
-_VALUE = re.compile(r"(?<![\w.])(?:[A-Z][a-z]{2,}|\d{2,})(?![\w.]*\w)")
-
-
-# Strategies ---------------------------------------------------------------------------------------
-
-
-def clean(solver: Solver, question: str, rng: random.Random) -> Play:
-    """The solver's own play."""
-    return (yield from solver(question))
-
-
-def repeated(solver: Solver, question: str, rng: random.Random) -> Play:
-    """One call is made twice, at the latest the last; the answer is right."""
-    play = _Replay(solver, question)
-    calls: Calls = []
-    while play.calls is not None:
-        calls = play.calls
-        results = yield calls
-        if not play.flawed and rng.random() < 0.5:
-            play.flawed = True
-            results = yield calls
-        play.send(results)
-    if not play.flawed and calls:
-        yield calls
-    return play.answer
-
-
-def malformed(solver: Solver, question: str, rng: random.Random) -> Play:
-    """The first or the second call, if there is one, lacks its last brace and is made again.
-
-    The answer is right.
-    """
-    play = _Replay(solver, question)
-    while (calls := play.calls) is not None:
-        if not play.flawed and (play.turn >= 1 or rng.random() < 0.5):
-            play.flawed = True
-            yield [(BROKEN, {"name": calls[0][0], "arguments": calls[0][1]})]
-        play.send((yield calls))
-    return play.answer
-
-
-def guess(solver: Solver, question: str, rng: random.Random) -> Play:
-    """Answers at once, with a name of the question or a number out of the air."""
-    named = [word for word in values_in(question) if not word.isdigit()][1:]
-    numeric = re.match(r"(?:How much|How many|Compute|State)\b", question) or not named
-    return _random_number(rng, 4) if numeric else rng.choice(named)
-    yield []
-
-
-def premature(solver: Solver, question: str, rng: random.Random) -> Play:
-    """Answers with a value on the way: the one that the next call would have gone on from."""
-    play = _Replay(solver, question)
-    while (calls := play.calls) is not None:
-        results = yield calls
-        play.send(results)
-        if play.calls is not None and rng.random() < 0.75:
-            used = [one for one in values_in("\n".join(results)) if one in _written(play.calls)]
-            return rng.choice(used or values_in("\n".join(results)) or ["unknown"])
-    return play.misread(rng)
-
-
-def wrong_turn(solver: Solver, question: str, rng: random.Random) -> Play:
-    """Takes another value of the last result than the question asks for, and goes on with it."""
-    play = _Replay(solver, question)
-    results: list[str] = []
-    while (calls := play.calls) is not None:
-        exchanged = _with_another_value(calls, results, question, rng)
-        if exchanged is not None and not play.flawed and rng.random() < 0.75:
-            play.flawed = True
-            calls = exchanged
-        results = yield calls
-        play.send(results)
-    return play.answer if play.flawed and play.answer else play.misread(rng)
-
-
-def in_head(solver: Solver, question: str, rng: random.Random) -> Play:
-    """Answers with a made-up number where the computation in ``python`` should come."""
-    play = _Replay(solver, question)
-    while (calls := play.calls) is not None:
-        if calls[0][0] == "python":
-            longest = max((len(n) for n in re.findall(r"\d+", _written(calls))), default=3)
-            return _random_number(rng, longest + ("*" in _written(calls)))
-        play.send((yield calls))
-    return play.misread(rng)
-
-
-def misread(solver: Solver, question: str, rng: random.Random) -> Play:
-    """Looks up all it needs, then answers with another value of the last result."""
-    play = _Replay(solver, question)
-    while (calls := play.calls) is not None:
-        play.send((yield calls))
-    return play.misread(rng)
-
-
-def misreading_strategy(misreading: Misreading) -> Strategy:
-    """Solves an easier question in place of the one asked; :func:`misread` where there is none."""
-
-    def strategy(solver: Solver, question: str, rng: random.Random) -> Play:
-        easier = misreading(question, rng)
-        play = _Replay(solver, question if easier is None else easier)
-        while (calls := play.calls) is not None:
-            play.send((yield calls))
-        return play.answer if easier is not None and play.answer else play.misread(rng)
-
-    return strategy
-
-
-STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
-    {
-        "clean": clean,
-        "repeated": repeated,
-        "malformed": malformed,
-        "guess": guess,
-        "premature": premature,
-        "wrong_turn": wrong_turn,
-        "in_head": in_head,
-        "misread": misread,
-    }
-)
-"""Strategies over any solver, by name."""
-
-RIGHT = frozenset({"clean", "repeated", "malformed"})
-"""Strategies that end in the solver's answer; all others end in another."""
 
 CLEAN: Mapping[str, float] = MappingProxyType({"clean": 1.0})
 MIXED: Mapping[str, float] = MappingProxyType(
@@ -183,72 +56,6 @@ MIXED: Mapping[str, float] = MappingProxyType(
     }
 )
 """Strategy → probability; 40 % of its episodes succeed, of every kind of question."""
-
-
-class _Replay:
-    """A solver under way: its next calls, or its answer."""
-
-    def __init__(self, solver: Solver, question: str) -> None:
-        self._steps = solver(question)
-        self._seen: list[str] = []
-        self.answer = ""
-        self.calls: Calls | None = None
-        """What it calls next; None where it has its answer."""
-        self.turn = 0
-        self.flawed = False
-        """Whether the strategy has done what it is for."""
-        self._advance(None)
-
-    def send(self, results: list[str]) -> None:
-        """Hand over the results of :attr:`calls`."""
-        self.turn += 1
-        self._seen.append("\n".join(results))
-        self._advance(results)
-
-    def misread(self, rng: random.Random) -> str:
-        """A value that was seen late and is not the answer; a number for a number."""
-        others: list[str] = []
-        for text in reversed(self._seen):
-            found = [value for value in values_in(text) if value != self.answer]
-            others = [v for v in found if v.isdigit() == self.answer.isdigit()] or others or found
-            if others and others[0].isdigit() == self.answer.isdigit():
-                break
-        return rng.choice(others) if others else _random_number(rng, 3)
-
-    def _advance(self, results: list[str] | None) -> None:
-        try:
-            self.calls = next(self._steps) if results is None else self._steps.send(results)
-        except StopIteration as stop:
-            self.calls, self.answer = None, str(stop.value)
-
-
-def values_in(text: str) -> list[str]:
-    """The capitalised words and the numbers of two digits up, each once, in order."""
-    return list(dict.fromkeys(_VALUE.findall(text)))
-
-
-def _written(calls: Calls) -> str:
-    return json.dumps([arguments for _, arguments in calls])
-
-
-def _with_another_value(
-    calls: Calls, results: list[str], question: str, rng: random.Random
-) -> Calls | None:
-    """The calls with a value from the last results exchanged for another new one of its sort."""
-    seen = values_in("\n".join(results))
-    written = _written(calls)
-    for value in values_in(written):
-        others = [v for v in seen if v != value and v.isdigit() == value.isdigit()]
-        others = [v for v in others if v not in written and v not in question]
-        if value in seen and others:
-            other = rng.choice(others)
-            changed = json.loads(re.sub(rf"\b{re.escape(value)}\b", other, written))
-            return [(name, arguments) for (name, _), arguments in zip(calls, changed, strict=True)]
-    return None
-
-
-def _random_number(rng: random.Random, digits: int) -> str:
-    return str(rng.randrange(10 ** (digits - 1), 10**digits))
 
 
 # What a task set adds -----------------------------------------------------------------------------
@@ -461,8 +268,3 @@ def demonstrate(
         if not over and info.get("attempt_ended") and "messages" in info:
             policy.begin(info)
     return inner.trajectory
-
-
-def completions(trajectory: Trajectory) -> Sequence[str]:
-    """What the policy wrote, turn by turn over all attempts."""
-    return [turn.completion for attempt in trajectory.attempts for turn in attempt.turns]

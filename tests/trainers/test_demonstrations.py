@@ -15,13 +15,13 @@ from reagent_env.task_sets.mini_mix import mini_mix
 from reagent_env.trainers.demonstrations import (
     CLEAN,
     MIXED,
-    RIGHT,
     ScriptedPolicy,
     demonstrate,
     knowledge_of,
     names_the_flaw,
 )
 from reagent_env.trainers.demonstrations_mini_mix import fitting, without_a_hop
+from reagent_env.trainers.demonstrations_strategies import RIGHT
 from reagent_env.wrappers.critique_refine import NEUTRAL, CritiqueRefine
 
 ENV_ID = "reagent/MiniMix-v0"
