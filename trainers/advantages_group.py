@@ -199,12 +199,8 @@ def _centred(
         outcomes.append(outcome)
     scores = [at(batch, place).score for place in pool]
     known = [score for score in scores if score is not None]
-    enough = len(known) >= 2
-    middle = sum(known) / len(known) if enough else 0.0
-    process = [
-        settings.weight * (score - middle) if enough and score is not None else 0.0
-        for score in scores
-    ]
+    middle = sum(known) / len(known) if known else 0.0  # of one alone: it lies 0 from it
+    process = [settings.weight * (score - middle) if score is not None else 0.0 for score in scores]
     return Centred(tuple(pool), tuple(_from_mean(outcomes)), tuple(process), len(known))
 
 

@@ -178,6 +178,11 @@ def test_an_unscored_turn_in_between_earns_nothing() -> None:
     assert turn_rewards(attempt(1, 0.5, None, 1.0), AdvantageSettings()) == close([0.15, 0.0, 1.15])
 
 
+def test_credit_by_trajectory_pays_all_of_it_at_the_end() -> None:
+    found = turn_rewards(attempt(1, 0.5, 1.0), AdvantageSettings(credit="trajectory"))
+    assert found == close([0.0, 1.3])
+
+
 def test_an_unscored_last_turn_leaves_the_process_unscored() -> None:
     assert turn_rewards(attempt(1, 0.5, None), AdvantageSettings()) == [0.0, 1.0]
 
@@ -188,6 +193,12 @@ def test_a_token_level_reward_sits_on_the_last_token_the_policy_wrote_in_the_tur
     rewards, ends = token_rewards([attempt(1, 0.5, 1.0)], turn_of, AdvantageSettings())
     assert rewards == close([0, 0, 0, 0.15, 0, 0, 0, 1.15, 0])
     assert [position for position, end in enumerate(ends) if end] == [7]
+
+
+def test_a_turn_cut_off_before_its_first_token_leaves_its_reward_to_the_one_before() -> None:
+    rewards, ends = token_rewards([attempt(1, 0.5, 1.0)], [-1, 0, 0, -1], AdvantageSettings())
+    assert rewards == close([0, 0, 1.3, 0])
+    assert ends == [False, False, True, False]
 
 
 # Unscored judgements.
@@ -262,6 +273,12 @@ def test_apart_noise_of_a_hundredth_in_an_all_wrong_group_stays_below_a_twentiet
     spread = single(*(attempt(i % 2, i / 8) for i in range(8)))
     found = estimated(name, [noise, spread], apart=True)
     assert max(abs(rollout[0][0]) for rollout in found[0]) <= 0.05
+
+
+def test_apart_noise_with_nothing_else_in_the_batch_meets_the_floor() -> None:
+    noise = single(*(attempt(0, 0.5 + 0.01 * (-1) ** i) for i in range(8)))
+    # 0.3·0.01 / max(0.01, 0.1)
+    assert [abs(a) for a in firsts("grpo", noise, apart=True)] == close([0.03] * 8)
 
 
 def test_without_apart_or_a_floor_that_noise_becomes_an_advantage_of_one() -> None:

@@ -52,6 +52,16 @@ def test_a_sequence_whose_geometric_mean_ratio_leaves_the_bounds_is_rejected_who
     assert kept.metrics["rejected"] == 0
 
 
+def test_numbers_off_the_mask_do_not_matter() -> None:
+    nan = torch.tensor([float("nan"), 0.0])
+    segments = torch.tensor([-1, 0])
+    found = importance_weights(
+        nan, torch.zeros(2), segments >= 0, segments, ImportanceSettings(reject=True)
+    )
+    assert found.weights.tolist() == [0.0, 1.0]
+    assert found.metrics["effective"] == 1.0
+
+
 def test_without_correction_weights_are_one_and_the_mismatch_is_still_told() -> None:
     found = of_ratios(
         torch.tensor([4.0, 1.0]),

@@ -224,6 +224,11 @@ def test_k3_is_never_negative_and_zero_where_both_agree() -> None:
     assert found.tolist() == pytest.approx([0.3069, 0.1931, 0.0], abs=1e-4)
 
 
+def test_k3_of_a_policy_far_from_its_reference_stays_finite() -> None:
+    found = k3(torch.tensor([-200.0]), torch.tensor([0.0]), torch.ones(1, dtype=torch.bool))
+    assert math.isfinite(found.item())
+
+
 def test_k3_estimates_the_divergence_in_expectation() -> None:
     policy, reference = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.3, 0.3, 0.4])
     expected = (policy * k3(policy.log(), reference.log(), torch.ones(3, dtype=torch.bool))).sum()
@@ -296,6 +301,26 @@ def test_numbers_off_the_mask_do_not_matter() -> None:
         assert new.grad is not None
         found.append((loss.item(), new.grad.tolist(), sums))
     assert found[0] == found[1] == found[2]
+
+
+def test_nor_do_they_spoil_any_token_s_own_number() -> None:
+    nan = torch.tensor([math.nan, -1.0])
+    batch = PolicyTokens(
+        nan, nan, torch.ones(2), torch.tensor([False, True]), torch.tensor([-1, 0])
+    )
+    for loss in (ppo_clip, gspo):
+        assert loss(batch, LossSettings())[0].tolist() == [-1.0, -1.0]
+    error = value_loss(nan, nan, torch.tensor([math.nan, 0.0]), torch.tensor([0.0, 1.0]))
+    assert error.item() == 0.5
+
+
+def test_importance_weights_learn_nothing_themselves() -> None:
+    weight = torch.ones(1, requires_grad=True)
+    loss, _ = policy_loss(
+        "ppo_clip", tokens([1.0], [1.0], importance=weight), torch.ones(1), LossSettings()
+    )
+    loss.backward()
+    assert weight.grad is None
 
 
 # Names and refusals.
