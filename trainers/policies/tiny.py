@@ -6,6 +6,7 @@ The default policy on a machine without a GPU: it acts in a whole episode of
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -47,9 +48,9 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTra
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # A common word takes the blank before it along; a name does not, so that it is the same
-            # tokens after a quote as after a blank, and can be copied. Digits stand alone.
-            pre_tokenizers.Split(Regex(r" ?[a-z]+|[A-Z][a-z]*|[0-9]|[^a-zA-Z0-9]"), "isolated"),
+            # Names and digits stand alone, so that a name is the same tokens wherever it occurs and
+            # can be copied; all else may merge, so that a call's frame is one token.
+            pre_tokenizers.Split(Regex(r"[A-Z][a-z]*|[0-9]|[^A-Z0-9]+"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -60,7 +61,10 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTra
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    headers = ("system\n", "user\n", "assistant\n")
+    tokenizer.train_from_iterator(
+        itertools.chain.from_iterable((text, *headers) for text in texts), trainer
+    )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

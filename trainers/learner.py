@@ -1,0 +1,360 @@
+"""The learner: from rollouts with advantages to changed weights.
+
+Reads downwards: likelihood under the weights as they are, the sampler's correction, then for every
+mini-batch loss, gradient (in micro-batches), step. Not here: advantages (``advantages.py``), the
+formulas (``losses.py``, ``importance.py``), when (``train.py``).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reagent_env.trainers.config import TrainConfig
+from reagent_env.trainers.imitation import accumulate_imitation
+from reagent_env.trainers.importance import ImportanceSettings, importance_weights
+from reagent_env.trainers.likelihood import Likelihood, likelihood
+from reagent_env.trainers.losses import (
+    LossSettings,
+    PolicyTokens,
+    loss_means,
+    mean_by_attempt,
+    policy_loss,
+    token_weights,
+    value_loss,
+)
+from reagent_env.trainers.optimiser import make_optimiser, optimiser_step
+from reagent_env.trainers.policies.policy import Policy
+from reagent_env.trainers.sample import Rollout, Sample
+from reagent_env.trainers.training_batch import (
+    TrainingBatch,
+    TurnAdvantages,
+    micro_batches,
+    padded_ids,
+    training_batch,
+)
+
+
+class Learner:
+    """Owns the policy's weights while they change, its optimiser, and what stands beside them.
+
+    Example::
+
+        learner = Learner(policy, config)
+        metrics = learner.update(rollouts, advantages, update=0)
+    """
+
+    def __init__(self, policy: Policy, config: TrainConfig, *, fixed_length: int) -> None:
+        """Prepare to train.
+
+        Args:
+            policy: Its model is changed in place.
+            config: Loss, optimiser, sizes.
+            fixed_length: Most tokens that an attempt can have, for ``aggregation="fixed_length"``.
+        """
+        self.policy = policy
+        self.config = config
+        self.device = next(policy.model.parameters()).device
+        self.value_head: nn.Linear | None = None
+        if config.advantage == "gae":
+            # From zero: at the start every state is worth 0, and nothing is random.
+            self.value_head = nn.Linear(int(policy.model.config.hidden_size), 1).to(self.device)
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+        self.reference: Any = None
+        if config.kl > 0 and not config.lora_rank:  # with adapters, the reference is the base below
+            self.reference = copy.deepcopy(policy.model).eval().requires_grad_(False)
+        heads = [] if self.value_head is None else list(self.value_head.parameters())
+        self.optimiser = make_optimiser(
+            [*policy.model.parameters(), *heads],
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        self.steps = 0
+        """Optimiser steps made; for the warm-up, kept in checkpoints."""
+        self._fixed_length = fixed_length
+        self._pad_id = int(policy.tokenizer.pad_token_id or 0)
+        self._loss = LossSettings(
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            kl_weight=config.kl,
+            entropy_weight=config.entropy,
+        )
+        self._importance = ImportanceSettings(
+            cap=config.importance_cap,
+            reject=config.reject_ratio > 1,
+            lowest=1 / config.reject_ratio if config.reject_ratio > 1 else 0.5,
+            highest=config.reject_ratio if config.reject_ratio > 1 else 2.0,
+        )
+
+    def values(self, rollouts: Sequence[Rollout]) -> list[list[list[float]]]:
+        """[rollouts][attempts][turns] the value head's estimate where each turn begins.
+
+        Raises:
+            ValueError: this learner has no value head.
+        """
+        if self.value_head is None:
+            raise ValueError("Only advantage='gae' trains a value head.")
+        shape = [[[0.0] * attempt.turns for attempt in one.attempts] for one in rollouts]
+        batch = training_batch(rollouts, shape)
+        states = self._likelihood(batch, range(len(batch.samples))).states
+        with torch.no_grad():
+            estimates = self.value_head(states).squeeze(-1).cpu()
+        flat = torch.zeros(int(batch.turns.max()) + 1 if len(batch) else 0)
+        first = _first_of_turns(batch)
+        flat[batch.turns[first]] = estimates[first]
+        numbers = iter(flat.tolist())
+        return [
+            [[next(numbers, 0.0) for _ in turns] for turns in attempts] for attempts in shape
+        ]
+
+    def update(
+        self,
+        rollouts: Sequence[Rollout],
+        advantages: Sequence[TurnAdvantages],
+        *,
+        update: int,
+        values: Sequence[TurnAdvantages] | None = None,
+        imitated: Sequence[Sample] = (),
+    ) -> dict[str, float]:
+        """Change the weights by one update; returns what is worth logging.
+
+        Args:
+            rollouts: Not masked.
+            advantages: [rollouts][attempts][turns].
+            update: Its number: with the seed it settles the order of mini-batches.
+            values: What :meth:`values` gave, for ``gae``.
+            imitated: Samples of the option ``distill``, learned beside.
+        """
+        began = time.monotonic()
+        batch = training_batch(rollouts, advantages)
+        if not len(batch):
+            return {"tokens": 0.0}
+        config = self.config
+        self.policy.model.train()
+        everything = range(len(batch.samples))
+        several = config.minibatches * config.epochs > 1
+        # One step on one batch: its own pass gives π_old, detached. Several: it has to be kept.
+        old = self._likelihood(batch, everything).logprobs.cpu() if several else None
+        reference = self._reference_logprobs(batch) if config.kl > 0 else None
+        targets = None
+        if values is not None:
+            targets = _flat(batch, advantages) + _flat(batch, values)
+
+        sums: list[dict[str, float]] = []
+        logged: dict[str, list[float]] = {}
+        by_token = torch.zeros(len(batch)), torch.zeros(len(batch))
+        for epoch in range(config.epochs):
+            for chosen in self._minibatches(batch, update, epoch):
+                tokens = batch.tokens_of(chosen)
+                kept, importance = torch.ones(len(batch), dtype=torch.bool), None
+                if old is not None:
+                    corrected = self._corrected(batch, old, tokens)
+                    kept[tokens], importance = corrected.mask, corrected.weights
+                    _add(logged, {f"sampler/{k}": v for k, v in corrected.metrics.items()})
+                mask = kept[tokens]
+                weights = torch.zeros(len(batch))
+                weights[tokens] = token_weights(
+                    config.aggregation,
+                    mask,
+                    batch.segments[tokens],
+                    fixed_length=self._fixed_length,
+                )
+                place = torch.zeros(len(batch), dtype=torch.int64)
+                place[tokens] = torch.arange(len(tokens))
+                sampler: list[tuple[Tensor, Tensor]] = []
+                for rows in micro_batches(batch.samples, chosen, config.micro_batch_tokens):
+                    mine = batch.tokens_of(rows)
+                    found = self._pass(batch, rows, mine)
+                    old_here = found.logprobs.detach() if old is None else old[mine].to(self.device)
+                    if old is None:
+                        corrected = self._corrected(batch, old_here.cpu(), mine, whole=False)
+                        weight_here = corrected.weights
+                        sampler.append((old_here.cpu(), mine))
+                    else:
+                        assert importance is not None
+                        weight_here = importance[place[mine]]
+                    loss, one = policy_loss(
+                        config.loss,
+                        PolicyTokens(
+                            logprobs=found.logprobs,
+                            old_logprobs=old_here,
+                            advantages=batch.advantages[mine].to(self.device),
+                            mask=kept[mine].to(self.device),
+                            segments=batch.segments[mine].to(self.device),
+                            importance=weight_here.to(self.device),
+                            ref_logprobs=None
+                            if reference is None
+                            else reference[mine].to(self.device),
+                            entropy=found.entropy,
+                        ),
+                        weights[mine].to(self.device),
+                        self._loss,
+                    )
+                    if targets is not None and self.value_head is not None:
+                        loss = loss + self._value_loss(batch, found, mine, values, targets, weights)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    sums.append(one)
+                    by_token[0][mine] = found.logprobs.detach().cpu()
+                    by_token[1][mine] = found.entropy.cpu()
+                if sampler:
+                    where = torch.cat([mine for _, mine in sampler])
+                    whole = self._corrected(batch, torch.cat([one for one, _ in sampler]), where)
+                    _add(logged, {f"sampler/{k}": v for k, v in whole.metrics.items()})
+                if imitated and epoch == 0:
+                    loss_there = accumulate_imitation(
+                        self.policy.model,
+                        imitated,
+                        pad_id=self._pad_id,
+                        micro_batch_tokens=config.micro_batch_tokens,
+                        weight=config.distill_weight,
+                    )
+                    _add(logged, {"distill/loss": loss_there})
+                norm = optimiser_step(
+                    self.optimiser,
+                    lr=config.lr,
+                    warmup=config.warmup,
+                    step=self.steps,
+                    max_grad_norm=config.max_grad_norm,
+                )
+                self.steps += 1
+                _add(logged, {"grad_norm": norm})
+        everywhere = torch.ones(len(batch), dtype=torch.bool)
+        attempt_of = _attempt_of_tokens(batch, rollouts)
+        return {
+            "tokens": float(len(batch)),
+            "seconds/update": time.monotonic() - began,
+            **loss_means(sums),
+            **{name: float(np.mean(numbers)) for name, numbers in logged.items()},
+            **{
+                f"{name}/{attempt}": mean
+                for name, numbers in zip(("logprob", "entropy"), by_token, strict=True)
+                for attempt, mean in mean_by_attempt(numbers, everywhere, attempt_of).items()
+            },
+        }
+
+    def _minibatches(self, batch: TrainingBatch, update: int, epoch: int) -> Iterator[list[int]]:
+        """Samples of each optimiser step, shuffled where there are several."""
+        count = len(batch.samples)
+        if self.config.minibatches == 1:
+            yield list(range(count))
+            return
+        random = np.random.default_rng((self.config.seed, update, epoch, 3))
+        for part in np.array_split(random.permutation(count), self.config.minibatches):
+            if len(part):
+                yield sorted(int(index) for index in part)
+
+    def _pass(self, batch: TrainingBatch, rows: Sequence[int], tokens: Tensor) -> Likelihood:
+        """The likelihood of ``tokens``, all of them in the samples ``rows``, with its gradient."""
+        row_of = torch.zeros(len(batch.samples), dtype=torch.int64)
+        row_of[list(rows)] = torch.arange(len(rows))
+        ids = padded_ids([batch.samples[row] for row in rows], self._pad_id, self.device)
+        return likelihood(
+            self.policy.model,
+            ids,
+            row_of[batch.sample_of[tokens]].to(self.device),
+            batch.columns[tokens].to(self.device),
+            temperature=self.config.temperature,
+            top_p=self.config.top_p,
+        )
+
+    @torch.no_grad()
+    def _likelihood(self, batch: TrainingBatch, samples: Sequence[int]) -> Likelihood:
+        """Of every token of the batch, in its order, without gradient."""
+        found: list[tuple[Tensor, Likelihood]] = []
+        for rows in micro_batches(batch.samples, samples, self.config.micro_batch_tokens):
+            mine = batch.tokens_of(rows)
+            found.append((mine, self._pass(batch, rows, mine)))
+        order = torch.cat([mine for mine, _ in found]).argsort()
+        return Likelihood(
+            *(
+                torch.cat([getattr(one, name) for _, one in found])[order]
+                for name in ("logprobs", "entropy", "states")
+            )
+        )
+
+    def _reference_logprobs(self, batch: TrainingBatch) -> Tensor:
+        """[N] log-probabilities under the policy that training began with."""
+        with self._as_reference():
+            return self._likelihood(batch, range(len(batch.samples))).logprobs.cpu()
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[None]:
+        """The reference in the policy's place: a frozen copy, or the model without its adapters."""
+        if self.reference is None:
+            with self.policy.model.disable_adapter():
+                yield
+            return
+        policy = self.policy
+        self.policy = Policy(policy.name, self.reference, policy.tokenizer, policy.context_length)
+        try:
+            yield
+        finally:
+            self.policy = policy
+
+    def _corrected(
+        self, batch: TrainingBatch, old: Tensor, tokens: Tensor, whole: bool = True
+    ) -> Any:
+        old_here = old if len(old) == len(tokens) else old[tokens]
+        return importance_weights(
+            old_here,
+            batch.sampled_logprobs[tokens],
+            torch.ones(len(tokens), dtype=torch.bool),
+            batch.segments[tokens],
+            self._importance,
+        )
+
+    def _value_loss(
+        self,
+        batch: TrainingBatch,
+        found: Likelihood,
+        mine: Tensor,
+        values: Sequence[TurnAdvantages] | None,
+        targets: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        """PPO's value loss where turns begin; each turn counts as much as its tokens together."""
+        assert self.value_head is not None and values is not None
+        first = _first_of_turns(batch)
+        at_start = torch.zeros(len(batch), dtype=torch.bool)
+        at_start[first] = True
+        by_turn = torch.zeros(int(batch.turns.max()) + 1)
+        by_turn.index_add_(0, batch.turns, weights)
+        here = torch.where(at_start[mine], by_turn[batch.turns[mine]], 0.0)
+        return value_loss(
+            self.value_head(found.states).squeeze(-1),
+            _flat(batch, values)[mine].to(self.device),
+            targets[mine].to(self.device),
+            here.to(self.device),
+        )
+
+
+def _flat(batch: TrainingBatch, by_turn: Sequence[TurnAdvantages]) -> Tensor:
+    """[N] each token's number of its turn."""
+    numbers = [value for rollout in by_turn for attempt in rollout for value in attempt]
+    return torch.tensor(numbers, dtype=torch.float32)[batch.turns]
+
+
+def _first_of_turns(batch: TrainingBatch) -> Tensor:
+    """Indices of the tokens with which turns begin."""
+    before = torch.cat([torch.tensor([-1]), batch.turns[:-1]])
+    return (batch.turns != before).nonzero().squeeze(-1)
+
+
+def _attempt_of_tokens(batch: TrainingBatch, rollouts: Sequence[Rollout]) -> Tensor:
+    """[N] 0 in first attempts, 1 in second ones."""
+    numbers = [k for rollout in rollouts for k in range(len(rollout.attempts))]
+    return torch.tensor(numbers, dtype=torch.int64)[batch.segments]
+
+
+def _add(logged: dict[str, list[float]], metrics: dict[str, float]) -> None:
+    for name, value in metrics.items():
+        logged.setdefault(name, []).append(value)
