@@ -140,7 +140,8 @@ class Renderer:
 
         thought = {"role": "assistant", "content": f"<think>\n{_QUESTION}\n</think>\n\n{_ANSWER}"}
         told = self._render([question, thought, observation])
-        self.rewrites_history = before != opening or told.count(_QUESTION) != 2
+        # A blank that the template puts before a completion is the completion's to sample.
+        self.rewrites_history = before.rstrip() != opening.rstrip() or told.count(_QUESTION) != 2
 
     def opening_ids(
         self,
