@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from reagent_env.agents.agent import Agent
     from reagent_env.agents.refine import Refinement
     from reagent_env.agents.summary import Summary
     from reagent_env.trajectory import Trajectory
@@ -32,6 +31,8 @@ Examples:
 
   reagent eval reagent/SearchQA-v0 --agent http://127.0.0.1:8000/v1#my-model --refine critique
 
+  reagent eval reagent/MiniMix-v0 --agent runs/20261104-120000-reagent-u
+
 An evaluation cut short goes on with the same command and --out FOLDER.
 """
 
@@ -41,16 +42,24 @@ def evaluate_command(
     env: Annotated[
         str, typer.Argument(metavar="ENV", help="An environment id, e.g. reagent/PythonMath-v0.")
     ],
-    agent: Annotated[str, typer.Option(help="expert | random | URL#model")] = "expert",
+    agent: Annotated[
+        str,
+        typer.Option(
+            help="expert | random | tiny | smollm2 | URL#model | a model's or run's folder"
+        ),
+    ] = "expert",
     episodes: Annotated[int, typer.Option(min=1, help="Different tasks to run.")] = 100,
     split: Annotated[str, typer.Option(help="train | validation | test | all")] = "test",
     sandbox: Annotated[str, typer.Option(help="auto | docker | embedded | process")] = "auto",
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes at once.")] = 4,
     seed: Annotated[int, typer.Option(help="Draws the tasks.")] = 0,
     max_turns: Annotated[int | None, typer.Option(min=1, help="Turns an episode.")] = None,
-    tool_format: Annotated[str, typer.Option(help="hermes | compact | react | openai")] = "hermes",
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of a served model.")] = 0.7,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of a served model, a turn.")] = 1024,
+    tool_format: Annotated[
+        str | None,
+        typer.Option(help="hermes | compact | react | openai; default: the environment's own"),
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of a model.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of a model, a turn.")] = 1024,
     refine: Annotated[
         str | None,
         typer.Option(help="A second attempt: critique | retry | shuffled | self | independent"),
@@ -65,23 +74,14 @@ def evaluate_command(
     from rich.console import Console
 
     from reagent_env.agents.evaluate import evaluate
+    from reagent_env.agents.making import AgentRequest, UnknownAgent, agent_maker
     from reagent_env.agents.refine import compare_attempts
     from reagent_env.agents.summary import summarise
     from reagent_env.cli.progress import progress_bar
 
-    config: dict[str, Any] = {
-        "env": env,
-        "agent": agent,
-        "split": split,
-        "seed": seed,
-        "max_turns": max_turns,
-        "tool_format": tool_format,
-        "temperature": temperature,
-        "max_tokens": max_tokens,
-        "refine": refine,
-        "judge": judge if refine not in (None, "self") else None,
-    }
-    kwargs: dict[str, Any] = {"split": split, "tool_format": tool_format, "sandbox": sandbox}
+    kwargs: dict[str, Any] = {"split": split, "sandbox": sandbox}
+    if tool_format is not None:
+        kwargs["tool_format"] = tool_format
     if max_turns is not None:
         kwargs["max_turns"] = max_turns
     wrap = _refining(refine, agent if refine == "self" else judge)
@@ -93,8 +93,24 @@ def evaluate_command(
     start = time.monotonic()
     kept = 0
     with contextlib.ExitStack() as clients:
-        _check_env(env, make_env)
-        make_agent = agent_maker(agent, env, tool_format, temperature, max_tokens, clients)
+        tool_format = _check_env(env, make_env)
+        config: dict[str, Any] = {
+            "env": env,
+            "agent": agent,
+            "split": split,
+            "seed": seed,
+            "max_turns": max_turns,
+            "tool_format": tool_format,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "refine": refine,
+            "judge": judge if refine not in (None, "self") else None,
+        }
+        request = AgentRequest(agent, env, tool_format, temperature, max_tokens, concurrency, seed)
+        try:
+            make_agent = agent_maker(request, clients)
+        except UnknownAgent as error:
+            raise typer.BadParameter(str(error)) from error
         folder = out or new_folder(Path("runs"), "eval")
         folder.mkdir(parents=True, exist_ok=True)
         _check_config(folder / "config.json", config)
@@ -149,49 +165,6 @@ def evaluate_command(
 
 
 evaluate_command.__doc__ = f"{evaluate_command.__doc__}\n{_EXAMPLES}"
-
-
-def agent_maker(
-    spec: str,
-    env_id: str,
-    tool_format: str,
-    temperature: float,
-    max_tokens: int,
-    clients: contextlib.ExitStack,
-) -> Callable[[], Agent]:
-    """What ``--agent`` names: ``expert``, ``random`` or ``URL#model``, whose server is asked once.
-
-    ``clients`` closes what the agents share.
-    """
-    if spec == "expert":
-        from reagent_env.agents.expert import ExpertAgent, solver_of
-
-        solver = solver_of(env_id)
-        return lambda: ExpertAgent(solver, tool_format)
-    if spec == "random":
-        from reagent_env.agents.random_agent import RandomAgent
-
-        return lambda: RandomAgent(tool_format)
-    if spec.startswith(("http://", "https://")):
-        from reagent_env.agents.chat import (
-            ChatAgent,
-            PolicyUnavailable,
-            Sampling,
-            chat_client,
-            check_model,
-        )
-
-        url, _, model = spec.partition("#")
-        if not model:
-            raise typer.BadParameter(f"--agent {spec!r} names no model; write {url}#MODEL.")
-        client = clients.enter_context(chat_client(url))
-        try:
-            check_model(client, model)
-        except PolicyUnavailable as error:
-            raise typer.BadParameter(str(error)) from error
-        sampling = Sampling(temperature=temperature, max_tokens=max_tokens)
-        return lambda: ChatAgent(url, model, sampling=sampling, client=client)
-    raise typer.BadParameter(f"--agent {spec!r} is none of expert, random, URL#model.")
 
 
 def _refining(mode: str | None, judge: str) -> Callable[[Any], Any]:
@@ -264,12 +237,18 @@ def print_summary(env: str, agent: str, split: str, summary: Summary) -> None:
         )
 
 
-def _check_env(env_id: str, make_env: Callable[[], Any]) -> None:
-    """Make the environment once, so that what is wrong with it is said before a folder exists."""
+def _check_env(env_id: str, make_env: Callable[[], Any]) -> str:
+    """Make the environment once, so that what is wrong with it is said before a folder exists.
+
+    Returns:
+        The name of its tool format.
+    """
     import gymnasium
 
+    from reagent_env.env import ToolUseEnv
+
     try:
-        make_env().close()
+        made = make_env()
     except gymnasium.error.UnregisteredEnv as error:
         known = [name for name in gymnasium.registry if "/" in name]
         near = difflib.get_close_matches(env_id, known, n=1, cutoff=0.4)
@@ -279,6 +258,13 @@ def _check_env(env_id: str, make_env: Callable[[], Any]) -> None:
         ) from error
     except (ValueError, gymnasium.error.Error) as error:
         raise typer.BadParameter(str(error)) from error
+    made.close()
+    inner = made.unwrapped
+    if not isinstance(inner, ToolUseEnv):
+        raise typer.BadParameter(
+            f"{env_id} is a {type(inner).__name__}, not a ToolUseEnv: its episodes leave no record."
+        )
+    return inner.tool_format.name
 
 
 def _same_command(context: typer.Context, folder: Path) -> str:
