@@ -75,8 +75,8 @@ class TrainConfig:
     """The vLLM server, e.g. ``http://127.0.0.1:8000/v1``."""
     judge: str = NO_JUDGE
     """A reward model as ``make_reward_model`` takes it, or ``none``."""
-    sandbox: str = "auto"
-    """``auto``, ``docker``, ``embedded`` or ``process``."""
+    sandbox: Literal["auto", "docker", "embedded", "process"] = "auto"
+    """Where tools run code; ``auto`` is the best there is."""
     updates: Count = 60
     """Updates of the weights in all."""
     max_seconds: NotNegative = 0.0

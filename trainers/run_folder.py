@@ -145,6 +145,7 @@ class RunFolder:
             number = file.stem.rpartition("-")[2]
             if number.isdigit() and int(number) > update:
                 file.unlink()
+        (self.path / "summary.json").unlink(missing_ok=True)  # of an end that is none any more
         self._purge_from = update + 1
 
     def save_trajectories(
