@@ -6,7 +6,6 @@ The default policy on a machine without a GPU: it acts in a whole episode of
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,19 @@ if TYPE_CHECKING:
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 CONTEXT_LENGTH = 2048
 VOCABULARY = 1024
+
+FRAMES = (
+    '<tool_call>{"name": "',
+    '", "arguments": {"',
+    '"}}</tool_call>',
+    "<tool_response>\n",
+    "\n</tool_response>",
+    "\\boxed{",
+    "system\n",
+    "user\n",
+    "assistant\n",
+)
+"""Texts around calls, results and messages that are one token each, as larger models have them."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -42,29 +54,27 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTra
         texts: What the policy will read and write.
         vocabulary: Size, the 256 bytes and three special tokens included.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # Names and digits stand alone, so that a name is the same tokens wherever it occurs and
-            # can be copied; all else may merge, so that a call's frame is one token.
-            pre_tokenizers.Split(Regex(r"[A-Z][a-z]*|[0-9]|[^A-Z0-9]+"), "isolated"),
+            # Words, digits and what is between them, apart: a name or a label is the same tokens
+            # wherever it occurs, and can be copied.
+            pre_tokenizers.Split(Regex(r"[A-Za-z_]+|[0-9]|[^A-Za-z_0-9]+"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
+        vocab_size=vocabulary - len(FRAMES),
         special_tokens=[PAD, START, END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    headers = ("system\n", "user\n", "assistant\n")
-    tokenizer.train_from_iterator(
-        itertools.chain.from_iterable((text, *headers) for text in texts), trainer
-    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(frame, normalized=False) for frame in FRAMES])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

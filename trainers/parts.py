@@ -1,0 +1,190 @@
+"""What a run is made of, put together from its settings: policy, engine, environments, judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import torch
+
+from reagent_env.env import ToolUseEnv
+from reagent_env.reward_models import make_reward_model
+from reagent_env.reward_models.base import RewardModel
+from reagent_env.reward_models.batched import BatchedJudge
+from reagent_env.trainers.collector import Source
+from reagent_env.trainers.config import TrainConfig
+from reagent_env.trainers.engines.base import Engine, Sampling
+from reagent_env.trainers.environments import make_env, with_rewards
+from reagent_env.trainers.policies import load_policy
+from reagent_env.trainers.policies.policy import Policy
+from reagent_env.trainers.rendering import Renderer
+from reagent_env.trainers.schedules import parse_mixture
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep the interpreter: the engine asks for it after every operation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a run holds while it runs."""
+
+    policy: Policy
+    """What is trained."""
+    renderer: Renderer
+    """Of its chat template."""
+    engine: Engine
+    """Samples from it."""
+    publish: Callable[[int], None]
+    """Lets the paused engine go on with the policy's weights as they are now, under a version."""
+    sources: tuple[Source, ...]
+    """Training environments, rewards included."""
+    weights: tuple[float, ...]
+    """Their shares."""
+    judge: RewardModel | None
+    """Shared by all episodes."""
+    concurrency: int
+    """Episodes at once that the sandboxes allow."""
+
+
+@contextmanager
+def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
+    """Make the parts of a run around a policy, and end them.
+
+    Raises:
+        ValueError: something in the settings cannot be; says what.
+        SandboxUnavailable: no sandbox can be had.
+    """
+    with ExitStack() as open_parts:
+        open_parts.enter_context(_torch_settings(config))
+        judge = None
+        if config.needs_judge:
+            judge = BatchedJudge(make_reward_model(config.judge))
+        mixture = parse_mixture(config.env)
+        sources = []
+        concurrency = config.concurrency
+        for env_id in mixture.env_ids:
+            make = functools.partial(_with_rewards, config, judge, env_id)
+            first = open_parts.enter_context(_closing(make()))
+            inner = first.unwrapped
+            assert isinstance(inner, ToolUseEnv)
+            sources.append(Source(env_id, make, inner.tasks))
+            concurrency = min(concurrency, _room(inner, concurrency))
+        renderer = Renderer(policy.tokenizer)
+        engine, publish = open_parts.enter_context(_engine(config, policy, renderer))
+        yield Parts(
+            policy,
+            renderer,
+            engine,
+            publish,
+            tuple(sources),
+            tuple(mixture.weights),
+            judge,
+            concurrency,
+        )
+
+
+def plain_env(config: TrainConfig, env_id: str, split: str) -> gymnasium.Env[str, str]:
+    """An environment of the run without rewards of ours, e.g. to evaluate in.
+
+    Where nobody says a tool format, ``tiny`` gets the one that it was brought up with.
+    """
+    return make_env(
+        env_id,
+        split=split,
+        sandbox=config.sandbox,
+        tool_format="compact" if config.policy.startswith("tiny") else None,
+        kwargs=config.env_kwargs,
+    )
+
+
+def training_sampling(config: TrainConfig) -> Sampling:
+    """How training rollouts are drawn."""
+    return Sampling(config.temperature, config.top_p, config.max_tokens)
+
+
+def evaluation_sampling(config: TrainConfig) -> Sampling:
+    """How held-out episodes are drawn."""
+    return Sampling(config.eval_temperature, 1.0, config.max_tokens)
+
+
+def load_for_training(config: TrainConfig, checkpoint: Path | None = None) -> Policy:
+    """The policy of a run: a checkpoint's, or the one that its settings name, with new adapters."""
+    if checkpoint is not None:
+        return dataclasses.replace(load_policy(checkpoint), name=config.policy)
+    policy = load_policy(config.policy)
+    if config.lora_rank:
+        from reagent_env.trainers.policies.lora import apply_lora, has_adapter
+
+        if not has_adapter(policy.model):
+            alpha = config.lora_alpha or 2 * config.lora_rank
+            adapted = apply_lora(policy.model, config.lora_rank, alpha, seed=config.seed)
+            policy = dataclasses.replace(policy, model=adapted)
+    return policy
+
+
+def _with_rewards(
+    config: TrainConfig, judge: RewardModel | None, env_id: str
+) -> gymnasium.Env[str, str]:
+    return with_rewards(plain_env(config, env_id, "train"), config, judge)
+
+
+def _room(env: ToolUseEnv, wanted: int) -> int:
+    """How many episodes can each hold a sandbox: as many as the pool, where one is needed at all."""
+    pool = env.sandbox_pool
+    return wanted if pool is None else min(wanted, pool.max_size)
+
+
+@contextmanager
+def _engine(
+    config: TrainConfig, policy: Policy, renderer: Renderer
+) -> Iterator[tuple[Engine, Callable[[int], None]]]:
+    if config.engine == "vllm":
+        from reagent_env.trainers.engines.vllm_server import served_policy
+
+        with served_policy(config.engine_url, policy, renderer.stop_ids) as served:
+            yield served
+        return
+    from reagent_env.trainers.engines.hf import HFEngine
+
+    engine = HFEngine(
+        policy.model,
+        stop_ids=renderer.stop_ids,
+        context_length=policy.context_length,
+        max_live=config.concurrency,
+        deterministic=config.deterministic,
+        pad_id=int(policy.tokenizer.pad_token_id or 0),
+    )
+    try:
+        yield engine, engine.resume
+    finally:
+        engine.close()
+
+
+@contextmanager
+def _torch_settings(config: TrainConfig) -> Iterator[None]:
+    """Threads as the settings say, and short turns at the interpreter; put back at the end."""
+    threads, interval = torch.get_num_threads(), sys.getswitchinterval()
+    wanted = config.threads or (1 if config.deterministic else len(os.sched_getaffinity(0)))
+    torch.set_num_threads(wanted)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        sys.setswitchinterval(interval)
+
+
+@contextmanager
+def _closing(env: Any) -> Iterator[Any]:
+    try:
+        yield env
+    finally:
+        env.close()
