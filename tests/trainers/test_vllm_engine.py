@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from reagent_env.agents.serve import ServerFailed, VLLMServer
 from reagent_env.trainers.engines.base import ContextFull, EngineFailed, Generation, Sampling
 from reagent_env.trainers.engines.vllm import VLLMEngine
 from reagent_env.trainers.engines.vllm_wire import read_completion, turn_seed
@@ -448,6 +449,17 @@ def test_nobody_at_the_url_and_an_unknown_model_are_said_at_once(server: Loopbac
         VLLMEngine(server.url, "n", stop_ids=(END,))
     with pytest.raises(EngineFailed, match="did not answer"):
         VLLMEngine("http://127.0.0.1:9/v1", "m", stop_ids=(END,), retries=0)
+
+
+class DeadServer(VLLMServer):
+    def raise_if_dead(self) -> None:
+        raise ServerFailed("its log ends: out of memory")
+
+
+def test_an_engine_whose_own_server_died_says_why() -> None:
+    dead = DeadServer("m")
+    with pytest.raises(EngineFailed, match="log ends: out of memory"):
+        VLLMEngine("http://127.0.0.1:9/v1", "m", stop_ids=(END,), retries=0, server=dead)
 
 
 @pytest.mark.parametrize(

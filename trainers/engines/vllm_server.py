@@ -74,7 +74,7 @@ def training_server(
     settings["environment"] = {**environment, **settings.get("environment", {})}
     settings.setdefault("served_name", Path(model).name)
     with tempfile.TemporaryDirectory(prefix="reagent-served-") as name:
-        if lora_rank is None and Path(model).is_dir():
+        if Path(model).is_dir():
             model = _untied(Path(model), Path(name))
         with VLLMServer(model, **settings) as server:
             yield server

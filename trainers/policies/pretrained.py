@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from reagent_env.agents.smollm2 import ModelUnavailable
@@ -32,7 +33,7 @@ def load_pretrained(source: str | Path, *, name: str | None = None) -> Policy:
     label = name or str(source)
     try:
         return _load(str(source), label)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(
             f"The policy {label!r} cannot be loaded: {error}"[:2000]
             + " A folder needs config.json, *.safetensors and tokenizer files; a hub id needs the "
@@ -51,7 +52,13 @@ def _load(source: str, label: str) -> Policy:
     on_gpu = torch.cuda.is_available()
     # bfloat16 is emulated on most CPUs: several times slower, and too coarse for small updates.
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    model: PreTrainedModel
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        base, dtype=dtype, output_loading_info=True
+    )
+    if loading["missing_keys"]:  # transformers would draw them at random, with a warning
+        missing = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise ValueError(f"the file has no weights for {missing}.")
     if on_gpu:
         cast(nn.Module, model).to("cuda")
     if adapter.exists():
