@@ -57,33 +57,6 @@ def demonstration(
     return sample
 
 
-def imitation_loss(model: Any, samples: Sequence[Sample], *, pad_id: int, divisor: float) -> Tensor:
-    """−Σ log π(token) / ``divisor`` over the tokens that were written, of one micro-batch.
-
-    Args:
-        model: The policy.
-        samples: Padded together.
-        pad_id: Of the tokenizer.
-        divisor: Tokens of the whole batch, so that micro-batches add up to its mean.
-    """
-    device = next(model.parameters()).device
-    rows, columns = places(samples)
-    ids = padded_ids(samples, pad_id, device)
-    return -likelihood(model, ids, rows.to(device), columns.to(device)).logprobs.sum() / divisor
-
-
-def places(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    """[N], [N] row and column of every written token."""
-    found = [
-        (row, column)
-        for row, sample in enumerate(samples)
-        for column, turn in enumerate(sample.turn_of)
-        if turn >= 0
-    ]
-    pairs = torch.tensor(found, dtype=torch.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
-
-
 def accumulate_imitation(
     model: Any,
     samples: Sequence[Sample],
@@ -91,17 +64,46 @@ def accumulate_imitation(
     pad_id: int,
     micro_batch_tokens: int,
     weight: float = 1.0,
+    context_weight: float = 0.0,
 ) -> float:
     """Add ``weight`` times the gradient of the mean loss over ``samples``; returns that mean in nats.
 
-    The mean is over all tokens of all samples, however they are split into micro-batches.
+    The mean is over all written tokens of all samples, however they are split into micro-batches.
+
+    Args:
+        model: The policy.
+        samples: Demonstrations.
+        pad_id: Of the tokenizer.
+        micro_batch_tokens: Tokens of one pass, padding included.
+        weight: Of the whole.
+        context_weight: How much the mean loss over all *other* tokens (prompts, observations) counts
+            beside. A model without any training learns from them to copy, which the few written
+            tokens teach many times more slowly; one that can copy has no use for it.
     """
-    tokens = sum(sum(sample.completion_mask) for sample in samples)
+    device = next(model.parameters()).device
+    written = max(1, sum(sum(sample.completion_mask) for sample in samples))
+    context = max(1, sum(len(sample.ids) - 1 for sample in samples) - written)
     total = 0.0
     for chosen in micro_batches(samples, range(len(samples)), micro_batch_tokens):
-        loss = imitation_loss(
-            model, [samples[index] for index in chosen], pad_id=pad_id, divisor=max(1, tokens)
-        )
-        (weight * loss).backward()  # type: ignore[no-untyped-call]
+        some = [samples[index] for index in chosen]
+        rows, columns, own = _places(some, context=context_weight > 0)
+        ids = padded_ids(some, pad_id, device)
+        logprobs = likelihood(model, ids, rows.to(device), columns.to(device)).logprobs
+        loss = -logprobs[own].sum() / written
         total += loss.item()
+        if context_weight > 0:
+            loss = loss - context_weight * logprobs[~own].sum() / context
+        (weight * loss).backward()  # type: ignore[no-untyped-call]
     return total
+
+
+def _places(samples: Sequence[Sample], *, context: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """[N] row, [N] column, [N] whether it was written: of written tokens, or of all but the first."""
+    found = [
+        (row, column, turn >= 0)
+        for row, sample in enumerate(samples)
+        for column, turn in enumerate(sample.turn_of)
+        if turn >= 0 or (context and column > 0)
+    ]
+    places = torch.tensor(found, dtype=torch.int64).reshape(-1, 3)
+    return places[:, 0], places[:, 1], places[:, 2].bool()

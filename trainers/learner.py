@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.imitation import accumulate_imitation
-from reagent_env.trainers.importance import ImportanceSettings, importance_weights
+from reagent_env.trainers.importance import Corrected, ImportanceSettings, importance_weights
 from reagent_env.trainers.likelihood import Likelihood, likelihood
 from reagent_env.trainers.losses import (
     LossSettings,
@@ -112,9 +112,7 @@ class Learner:
         first = _first_of_turns(batch)
         flat[batch.turns[first]] = estimates[first]
         numbers = iter(flat.tolist())
-        return [
-            [[next(numbers, 0.0) for _ in turns] for turns in attempts] for attempts in shape
-        ]
+        return [[[next(numbers, 0.0) for _ in turns] for turns in attempts] for attempts in shape]
 
     def update(
         self,
@@ -141,8 +139,9 @@ class Learner:
         config = self.config
         self.policy.model.train()
         everything = range(len(batch.samples))
-        several = config.minibatches * config.epochs > 1
-        # One step on one batch: its own pass gives π_old, detached. Several: it has to be kept.
+        # One step on one batch: its own pass gives π_old, detached. Several steps, or sequences that
+        # may be rejected, want it beforehand.
+        several = config.minibatches * config.epochs > 1 or self._importance.reject
         old = self._likelihood(batch, everything).logprobs.cpu() if several else None
         reference = self._reference_logprobs(batch) if config.kl > 0 else None
         targets = None
@@ -157,7 +156,7 @@ class Learner:
                 tokens = batch.tokens_of(chosen)
                 kept, importance = torch.ones(len(batch), dtype=torch.bool), None
                 if old is not None:
-                    corrected = self._corrected(batch, old, tokens)
+                    corrected = self._corrected(batch, old[tokens], tokens)
                     kept[tokens], importance = corrected.mask, corrected.weights
                     _add(logged, {f"sampler/{k}": v for k, v in corrected.metrics.items()})
                 mask = kept[tokens]
@@ -176,7 +175,7 @@ class Learner:
                     found = self._pass(batch, rows, mine)
                     old_here = found.logprobs.detach() if old is None else old[mine].to(self.device)
                     if old is None:
-                        corrected = self._corrected(batch, old_here.cpu(), mine, whole=False)
+                        corrected = self._corrected(batch, old_here.cpu(), mine)
                         weight_here = corrected.weights
                         sampler.append((old_here.cpu(), mine))
                     else:
@@ -300,12 +299,10 @@ class Learner:
         finally:
             self.policy = policy
 
-    def _corrected(
-        self, batch: TrainingBatch, old: Tensor, tokens: Tensor, whole: bool = True
-    ) -> Any:
-        old_here = old if len(old) == len(tokens) else old[tokens]
+    def _corrected(self, batch: TrainingBatch, old: Tensor, tokens: Tensor) -> Corrected:
+        """Weights of ``tokens``, whose log π_old is ``old``."""
         return importance_weights(
-            old_here,
+            old,
             batch.sampled_logprobs[tokens],
             torch.ones(len(tokens), dtype=torch.bool),
             batch.segments[tokens],
@@ -322,7 +319,8 @@ class Learner:
         weights: Tensor,
     ) -> Tensor:
         """PPO's value loss where turns begin; each turn counts as much as its tokens together."""
-        assert self.value_head is not None and values is not None
+        assert self.value_head is not None
+        assert values is not None
         first = _first_of_turns(batch)
         at_start = torch.zeros(len(batch), dtype=torch.bool)
         at_start[first] = True

@@ -75,7 +75,7 @@ def likelihood(
 
 
 def _nucleus_mass(logprobs: Tensor, chosen: Tensor, top_p: float) -> Tensor:
-    """[N] probability of the smallest set of likeliest tokens that reaches ``top_p``; 1 for a token outside."""
+    """[N] probability of the fewest likeliest tokens that reach ``top_p``; 1 for a token outside."""
     ordered, order = logprobs.exp().sort(dim=-1, descending=True)
     before = ordered.cumsum(-1) - ordered
     inside = before < top_p

@@ -70,7 +70,7 @@ def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
         mixture = parse_mixture(config.env)
         sources = []
         concurrency = config.concurrency
-        for env_id in mixture.env_ids:
+        for env_id in mixture.ids:
             make = functools.partial(_with_rewards, config, judge, env_id)
             first = open_parts.enter_context(_closing(make()))
             inner = first.unwrapped
@@ -85,7 +85,7 @@ def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
             engine,
             publish,
             tuple(sources),
-            tuple(mixture.weights),
+            tuple(mixture.shares),
             judge,
             concurrency,
         )

@@ -28,11 +28,13 @@ class Stage:
     samples: Sequence[Sample]
     """What is imitated."""
     lr: float
-    """Constant; only the last ``decay`` share falls to a tenth."""
+    """Learning rate, constant up to the last ``decay`` share."""
     epochs: int = 1
     """Passes."""
     decay: float = 0.0
-    """Share of the stage over which the rate falls linearly."""
+    """Share of the stage over which the rate falls linearly to a tenth."""
+    context_weight: float = 0.0
+    """How much prompts and observations are learned, too (:func:`accumulate_imitation`)."""
 
     def steps(self, batch: int) -> int:
         """Updates it takes."""
@@ -90,7 +92,11 @@ def imitate(
                 first = (step % per_epoch) * batch
                 chosen = [stage.samples[int(i)] for i in order_now[first : first + batch]]
                 loss = accumulate_imitation(
-                    model, chosen, pad_id=pad_id, micro_batch_tokens=micro_batch_tokens
+                    model,
+                    chosen,
+                    pad_id=pad_id,
+                    micro_batch_tokens=micro_batch_tokens,
+                    context_weight=stage.context_weight,
                 )
                 rate = stage.rate(step, batch)
                 norm = optimiser_step(

@@ -1,0 +1,385 @@
+"""Training by reinforcement: rollout, reward, advantage, loss, update; again until the updates are made.
+
+:func:`train` is the recipes ``outcome``, ``reagent-r`` and ``reagent-u``: they differ in their
+settings alone. Not here: how each of those five words is done (one module each), the run folder's
+format (``run_folder.py``), the cold start (``train_sft.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from reagent_env.reward_models.base import up_to_attempt
+from reagent_env.reward_models.unscored import UnscoredMonitor
+from reagent_env.trainers import metric_names as names
+from reagent_env.trainers.advantages import (
+    AdvantageSettings,
+    RunningStd,
+    check_settings,
+    estimate_advantages,
+    get_estimator,
+)
+from reagent_env.trainers.advantages_report import advantage_summary, is_degenerate
+from reagent_env.trainers.checkpoints import (
+    Checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    policy_saver,
+    save_checkpoint,
+)
+from reagent_env.trainers.collector import Collector, episode_seed
+from reagent_env.trainers.config import TrainConfig
+from reagent_env.trainers.distill import distilled
+from reagent_env.trainers.evaluation import HeldOut, evaluate_policy
+from reagent_env.trainers.learner import Learner
+from reagent_env.trainers.measures import batch_measures, sampled_tokens
+from reagent_env.trainers.parts import (
+    Parts,
+    evaluation_sampling,
+    load_for_training,
+    plain_env,
+    training_parts,
+    training_sampling,
+)
+from reagent_env.trainers.progress import TrainProgress
+from reagent_env.trainers.report import HELD_OUT
+from reagent_env.trainers.run_folder import RunFolder
+from reagent_env.trainers.sample import Group, Rollout
+from reagent_env.trainers.schedules import get_schedule, turns_at
+
+
+@dataclass(slots=True)
+class Progressed:
+    """What a run has behind it beside its weights; kept in every checkpoint as JSON."""
+
+    update: int = 0
+    """Updates made."""
+    seconds: float = 0.0
+    """Training time, evaluations left out."""
+    tokens: int = 0
+    """Tokens sampled for updates."""
+    steps: int = 0
+    """Optimiser steps."""
+    next_group: int = 0
+    """The first group not begun."""
+    unfinished: list[int] = field(default_factory=list)
+    """Groups begun and not trained on."""
+    running: dict[str, float] = field(default_factory=dict)
+    """The running std of scores."""
+    judged: int = 0
+    """Attempts judged."""
+    unscored: int = 0
+    """Those without a score."""
+    before: list[float] | None = None
+    """Held-out success before training: mean, lower and upper bound, episodes."""
+
+
+def train(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> Progressed:
+    """Train, from the start or from the newest checkpoint of ``run``.
+
+    Raises:
+        JudgeUnavailable: too many judgements have no score.
+        OSError: the run folder cannot be written; what was finished is there.
+    """
+    folder = latest_checkpoint(run.path)
+    checkpoint = None if folder is None else load_checkpoint(folder)
+    policy = load_for_training(config, folder)
+    with training_parts(config, policy) as parts:
+        longest = config.max_tokens * _most_turns(parts)
+        learner = Learner(policy, config, fixed_length=longest)
+        state = _restored(checkpoint, learner, run)
+        parts.engine.pause()
+        parts.publish(state.update)
+        monitor = UnscoredMonitor(min(config.unscored_limit, 0.999))
+        if state.update == 0 and state.before is None and config.held_out_episodes:
+            state.before = _held_out(config, run, parts, progress, update=0)
+        with closing(_collector(config, parts, state)) as collector:
+            while state.update < config.updates and not _time_is_up(config, state):
+                _one_update(config, run, progress, parts, learner, collector, monitor, state)
+        after = None
+        if config.held_out_episodes:
+            after = _held_out(config, run, parts, progress, update=state.update)
+        _write_summary(run, state, after)
+    return state
+
+
+def _one_update(
+    config: TrainConfig,
+    run: RunFolder,
+    progress: TrainProgress,
+    parts: Parts,
+    learner: Learner,
+    collector: Collector,
+    monitor: UnscoredMonitor,
+    state: Progressed,
+) -> None:
+    """Rollout, reward, advantage, loss, update; and what is kept of it."""
+    began = time.monotonic()
+    update = state.update
+
+    # Rollout. The reward is the environment's and its wrappers': each rollout brings it along.
+    groups = collector.collect(update, lambda rollout: _observe(monitor, rollout, progress))
+    monitor.check()
+    collected = time.monotonic()
+
+    # Advantage. Masked rollouts are in no mean.
+    parts.engine.pause()
+    settings = _advantage_settings(config)
+    trained = _trained_groups(config, groups, settings)
+    kept = [list(group.kept) for group in trained]
+    batch = [[rollout.attempts for rollout in rollouts] for rollouts in kept]
+    flat = [rollout for rollouts in kept for rollout in rollouts]
+    values = None
+    if get_estimator(config.advantage).needs_values and flat:
+        values = _nested(learner.values(flat), kept)
+    estimated = estimate_advantages(
+        config.advantage, batch, settings, RunningStd(**state.running), values
+    )
+    advantages = [rollout for group in estimated.advantages for rollout in group]
+
+    # Loss and update.
+    torch.manual_seed(episode_seed(config.seed, update, 0))
+    learned = learner.update(
+        flat,
+        advantages,
+        update=update,
+        values=None if values is None else [one for group in values for one in group],
+        imitated=distilled(flat, parts.renderer) if config.distill else (),
+    )
+    state.update = update + 1
+    parts.publish(state.update)
+
+    # What is kept of it.
+    tokens = sampled_tokens(groups)
+    state.seconds += time.monotonic() - began
+    state.tokens += tokens
+    state.steps = learner.steps
+    state.running = dataclasses.asdict(estimated.running)
+    state.next_group, state.unfinished = collector.next_group, collector.unfinished
+    metrics: dict[str, Any] = {
+        **batch_measures(groups, weight=config.weight, judged=parts.judge is not None),
+        **advantage_summary(batch, estimated.advantages),
+        **_named(learned),
+        names.SECONDS: state.seconds,
+        names.TOKENS: tokens,
+        names.TOKENS_TOTAL: state.tokens,
+        names.SPEED: tokens / max(1e-9, time.monotonic() - began),
+        "seconds/rollout": collected - began,
+        "rollout/retried": collector.counts.retried,
+        "rollout/stale_groups": collector.counts.stale,
+        "rollout/wasted_tokens": collector.counts.wasted_tokens,
+        "rollout/groups_dropped": len(groups) - len(trained),
+    }
+    counts = monitor.counts()
+    state.judged, state.unscored = counts.judged, counts.unscored
+    if config.eval_every and state.update % config.eval_every == 0 < config.updates - state.update:
+        metrics |= _evaluate_while_training(config, parts)
+    if config.save_trajectories:
+        run.save_trajectories(
+            state.update, [rollout.trajectory for group in groups for rollout in group.rollouts]
+        )
+    run.log(state.update, metrics)
+    if state.update % config.checkpoint_every == 0 or state.update == config.updates:
+        _save(config, run, learner, state)
+    progress.update(state.update, metrics)
+
+
+def _trained_groups(
+    config: TrainConfig, groups: Sequence[Group], settings: AdvantageSettings
+) -> list[Group]:
+    """Groups with something to compare; with dynamic sampling, only those that tell rollouts apart."""
+    compared = [group for group in groups if group.kept]
+    if not config.dynamic_sampling:
+        return compared
+    return [
+        group
+        for group in compared
+        if not is_degenerate(
+            [rollout.attempts for rollout in group.kept],
+            settings,
+            config.advantage,
+        )
+    ]
+
+
+def _advantage_settings(config: TrainConfig) -> AdvantageSettings:
+    settings = AdvantageSettings(
+        weight=config.weight if config.needs_judge else 0.0,
+        std_floor=config.std_floor,
+        apart=config.apart,
+        credit=config.credit if config.advantage == "gae" else "auto",
+        improvement_bonus=config.improvement_bonus,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+    )
+    check_settings(get_estimator(config.advantage), settings)
+    return settings
+
+
+def _collector(config: TrainConfig, parts: Parts, state: Progressed) -> Collector:
+    schedule = get_schedule(config.schedule) if config.schedule else None
+    return Collector(
+        parts.sources,
+        parts.weights,
+        parts.engine,
+        parts.renderer,
+        training_sampling(config),
+        seed=config.seed,
+        groups=config.groups_per_update,
+        group_size=config.group_size,
+        spare_groups=config.groups_in_flight - config.groups_per_update,
+        concurrency=parts.concurrency,
+        retries=config.retries,
+        max_staleness=0 if config.deterministic else config.max_staleness,
+        turns_at=lambda update: None if schedule is None else turns_at(schedule, update),
+        unfinished=state.unfinished,
+        next_group=state.next_group,
+    )
+
+
+def _restored(checkpoint: Checkpoint | None, learner: Learner, run: RunFolder) -> Progressed:
+    """Where the run stood at its newest checkpoint; the optimiser and the value head with it."""
+    if checkpoint is None:
+        run.rewind(0)
+        return Progressed()
+    learner.optimiser.load_state_dict(checkpoint.optimizer)
+    if learner.value_head is not None:
+        learner.value_head.load_state_dict(
+            {name.removeprefix("value_head."): one for name, one in checkpoint.extra.items()}
+        )
+    state = Progressed(**checkpoint.state)
+    learner.steps = state.steps
+    run.rewind(state.update)
+    return state
+
+
+def _save(config: TrainConfig, run: RunFolder, learner: Learner, state: Progressed) -> None:
+    head = learner.value_head
+    save_checkpoint(
+        run.path,
+        state.update,
+        save_policy=policy_saver(learner.policy.model, learner.policy.tokenizer),
+        optimizer=learner.optimiser.state_dict(),
+        state=dataclasses.asdict(state),
+        extra=None
+        if head is None
+        else {f"value_head.{name}": one for name, one in head.state_dict().items()},
+        keep=config.keep_checkpoints,
+    )
+
+
+def _held_out(
+    config: TrainConfig, run: RunFolder, parts: Parts, progress: TrainProgress, *, update: int
+) -> list[float]:
+    """Success before or after training on the held-out split: mean, bounds, episodes."""
+    found = _evaluate(config, parts, config.held_out_split, config.held_out_episodes, config.seed)
+    run.save_trajectories(update, found.trajectories, kind=HELD_OUT)
+    when = "before" if update == 0 else "after"
+    progress.say(f"held out, {when} training: {found.success} (one pass, no judge)")
+    low, high = found.success.interval
+    return [found.success.mean, low, high, float(found.success.n)]
+
+
+def _evaluate_while_training(config: TrainConfig, parts: Parts) -> dict[str, float]:
+    found = _evaluate(config, parts, config.eval_split, config.eval_episodes, config.seed)
+    return {
+        names.HELD_OUT: found.success.mean,
+        names.HELD_OUT_N: found.success.n,
+        names.CRITIQUE_TALK: found.critique_talk,
+    }
+
+
+def _evaluate(config: TrainConfig, parts: Parts, split: str, episodes: int, seed: int) -> HeldOut:
+    """Over the environments of the run; several share the episodes by weight."""
+    trajectories: list[Any] = []
+    found: list[HeldOut] = []
+    for source, weight in zip(parts.sources, parts.weights, strict=True):
+        count = max(1, round(episodes * weight))
+        found.append(
+            evaluate_policy(
+                lambda env_id=source.env_id: plain_env(config, env_id, split),  # type: ignore[misc]
+                parts.engine,
+                parts.renderer,
+                evaluation_sampling(config),
+                episodes=count,
+                seed=seed,
+                concurrency=parts.concurrency,
+                retries=config.retries,
+            )
+        )
+        trajectories += found[-1].trajectories
+    if len(found) == 1:
+        return found[0]
+    from reagent_env.agents.summary import summarise
+
+    talk = float(np.mean([one.critique_talk for one in found]))
+    return HeldOut(summarise(trajectories), talk, tuple(trajectories))
+
+
+def _write_summary(run: RunFolder, state: Progressed, after: list[float] | None) -> None:
+    run.write_summary(
+        updates=state.update,
+        train_seconds=state.seconds,
+        before=None if state.before is None else state.before[0],
+        after=None if after is None else after[0],
+        n=0 if after is None else int(after[3]),
+        ci=None if after is None else (after[1], after[2]),
+        unscored_rate=state.unscored / state.judged if state.judged else 0.0,
+    )
+
+
+def _observe(monitor: UnscoredMonitor, rollout: Rollout, progress: TrainProgress) -> None:
+    """Count what the judge said of a rollout."""
+    progress.rollout()
+    for index, attempt in enumerate(rollout.trajectory.attempts):
+        if attempt.judgement is not None:
+            monitor.observe([up_to_attempt(rollout.trajectory, index)], [attempt.judgement])
+
+
+def _named(learned: dict[str, float]) -> dict[str, float]:
+    """The learner's numbers under the names of the log."""
+    known = {
+        "entropy": names.ENTROPY,
+        "approx_kl": names.KL,
+        "clip_fraction": names.CLIPPED,
+        "distill/loss": names.IMITATION,
+        "ref_kl": "loss/reference_kl",
+        "grad_norm": "loss/grad_norm",
+        "ratio": "loss/ratio",
+        "tokens": "loss/tokens",
+    }
+    return {known.get(name, name): value for name, value in learned.items()}
+
+
+def _nested(flat: Sequence[Any], like: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """The items of ``flat`` in lists as long as those of ``like``."""
+    items: Iterator[Any] = iter(flat)
+    return [[next(items) for _ in one] for one in like]
+
+
+def _most_turns(parts: Parts) -> int:
+    most = 1
+    for source in parts.sources:
+        with _opened(source.make()) as env:
+            most = max(most, int(env.unwrapped.max_turns))
+    return most
+
+
+@contextmanager
+def _opened(env: Any) -> Iterator[Any]:
+    try:
+        yield env
+    finally:
+        env.close()
+
+
+def _time_is_up(config: TrainConfig, state: Progressed) -> bool:
+    return bool(config.max_seconds) and state.seconds >= config.max_seconds
