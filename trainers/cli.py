@@ -106,7 +106,7 @@ Examples:
 
   reagent train reagent-r --credit turn --advantage turn
 
-  reagent train outcome --schedule "4>6>8@20"   # turns an attempt, as it learns
+  reagent train outcome --schedule scalinginter-searchqa
 
   reagent train --config my.toml --updates 20
 
@@ -114,7 +114,8 @@ Examples:
 
   reagent train reagent-u-8b --dry-run
 
-Settings: the recipe's, then those of --config, then the command line's. --settings lists all.
+Settings: the recipe's, then the file's, then the command line's.
+`reagent train --settings` lists them all.
 """
 
 
@@ -213,8 +214,8 @@ def _resume(given: Mapping[str, Any], settings: dict[str, Any]) -> None:
     with RunFolder.resume(given["resume"]) as run:
         run.config = config
         write_json(run.path / "config.json", config.to_json())
-        lines = run.metrics()
-        _run(run, done=lines[-1]["update"] if lines else 0)
+        finished = (int(one.name) for one in run.checkpoints.glob("[0-9]*"))
+        _run(run, done=max(finished, default=0))
 
 
 def _run(run: RunFolder, done: int) -> None:
@@ -228,10 +229,12 @@ def _run(run: RunFolder, done: int) -> None:
         progress.say(f"{config.recipe} on {config.env} with {config.policy}: {run.path}/")
         try:
             runner(config, run, progress)
-        except KeyboardInterrupt:
-            write_report(run.path)
+        except BaseException as error:
             progress.say(f"Stopped. Go on with: reagent train --resume {run.path}")
-            raise typer.Exit(130) from None
+            if isinstance(error, KeyboardInterrupt):
+                write_report(run.path)
+                raise typer.Exit(130) from None
+            raise
         write_report(run.path)
         progress.say(f"Report: {run.path}/report.md")
 

@@ -24,6 +24,7 @@ from reagent_env.trainers.checkpoints import (
     restore_random_state,
     save_checkpoint,
 )
+from reagent_env.trainers.memory_plan import shape_of
 from reagent_env.trainers.policies.lora import apply_lora
 from reagent_env.trainers.policies.tiny import make_tokenizer
 
@@ -137,6 +138,9 @@ def test_a_checkpoint_is_a_model_that_transformers_loads(
     assert folder == tmp_path / "checkpoints" / "000012"
     assert [one.name for one in folder.glob("*.safetensors")] == ["model.safetensors"]
     assert same(weights(AutoModelForCausalLM.from_pretrained(folder)), weights(model))
+    shape = shape_of(str(folder))  # what plans of memory count with
+    assert shape is not None
+    assert shape.parameters == sum(one.numel() for one in model.parameters())
     assert AutoTokenizer.from_pretrained(folder)("river").input_ids == TOKENIZER("river").input_ids
 
 
