@@ -16,6 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from reagent_env.trainers.engines import hf_batch  # noqa: E402
 from reagent_env.trainers.engines.base import (  # noqa: E402
     ContextFull,
     Engine,
@@ -160,9 +161,11 @@ def test_a_turn_reads_its_new_tokens_only(model: Any, start: Callable[..., HFEng
     assert after.sampled - before.sampled == 5
 
 
+@pytest.mark.parametrize("chunk", [512, 8])
 def test_conversations_that_begin_alike_read_the_beginning_once(
-    model: Any, start: Callable[..., HFEngine]
+    chunk: int, model: Any, start: Callable[..., HFEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hf_batch, "CHUNK_TOKENS", chunk)
     engine, rng = start(model), random.Random(2)
     system = prompt(rng, 30)
     prompts = [system + prompt(rng, 5) for _ in range(4)]
@@ -171,6 +174,37 @@ def test_conversations_that_begin_alike_read_the_beginning_once(
     assert found == [alone(model, ids, GREEDY.max_tokens) for ids in prompts]
     assert engine.metrics().shared >= 3 * 30
     assert engine.metrics().prefilled <= 34 + 3 * 4
+
+
+def test_rows_that_go_on_move_together_when_others_are_finished(
+    start: Callable[..., HFEngine],
+) -> None:
+    model, rng = tiny(), random.Random(8)
+    rows: list[int] = []
+    hook = model.register_forward_pre_hook(
+        lambda *given: rows.append(given[2]["input_ids"].shape[0]), with_kwargs=True
+    )
+    engine = start(model, stop_ids=[])
+    engine.pause()
+    conversations = [engine.open(seed) for seed in range(8)]
+    prompts = [prompt(rng, 5) for _ in conversations]
+    lengths = [4, 4, 4, 4, 4, 4, 14, 18]
+    futures = [
+        one.generate(ids, Sampling(temperature=0.0, max_tokens=tokens))
+        for one, ids, tokens in zip(conversations, prompts, lengths, strict=True)
+    ]
+    engine.resume(version=0)
+    found = [[*ids, *answer(future).ids] for ids, future in zip(prompts, futures, strict=True)]
+    assert (max(rows), rows[-1]) == (8, 1)
+    again = [one.generate([7], Sampling(temperature=0.0, max_tokens=4)) for one in conversations]
+    found = [[*ids, 7, *answer(future).ids] for ids, future in zip(found, again, strict=True)]
+    hook.remove()
+    logits = [model(torch.tensor([ids])).logits[0] for ids in found]
+    for ids, scores, tokens in zip(found, logits, lengths, strict=True):
+        sampled = [*range(5, 5 + tokens), *range(len(ids) - 4, len(ids))]
+        assert [ids[place] for place in sampled] == [
+            int(scores[place - 1].argmax()) for place in sampled
+        ]
 
 
 def test_the_same_seed_gives_the_same_tokens_whoever_shares_the_batch(

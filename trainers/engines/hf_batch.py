@@ -38,6 +38,8 @@ class Sequence:
     """Its row."""
     used: int = 0
     """When it last came or was finished; the smallest is forgotten first."""
+    leads: bool = False
+    """Whether it reads a beginning that nobody had; those that begin alike wait for it."""
     sampling: Sampling = field(default_factory=Sampling)
     begin: int = 0
     """Where the completion under way begins in ``ids``."""
@@ -191,20 +193,22 @@ class Batch:
         """Who reads how many tokens in the next pass; who has read all starts sampling."""
         ready: list[tuple[Sequence, int]] = []
         waiting: list[Sequence] = []
-        beginnings: set[tuple[int, ...]] = set()
+        led: set[tuple[int, ...]] = set()
         for sequence in self._waiting:
+            beginning = tuple(sequence.ids[:SHARED_TOKENS])
             if sequence.slot is not None and not sequence.kept:
+                if beginning in led:  # somebody reads it just now; copied once that is over
+                    waiting.append(sequence)
+                    continue
                 self._copy_beginning(sequence)
-                beginning = tuple(sequence.ids[:SHARED_TOKENS])
-                if not sequence.kept and len(beginning) == SHARED_TOKENS:
-                    if beginning in beginnings:  # one reads it in this pass, the others copy it
-                        waiting.append(sequence)
-                        continue
-                    beginnings.add(beginning)
+                sequence.leads = not sequence.kept and len(beginning) == SHARED_TOKENS
             missing = len(sequence.ids) - 1 - sequence.kept
             if sequence.slot is not None and missing == 0:
+                sequence.leads = False
                 self._live.append(sequence)
                 continue
+            if sequence.leads:
+                led.add(beginning)
             waiting.append(sequence)
             if sequence.slot is not None:
                 ready.append((sequence, min(missing, CHUNK_TOKENS)))
