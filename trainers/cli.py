@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import json
 import os
 import shlex
 import sys
@@ -29,7 +30,7 @@ from reagent_env.trainers.config_fields import (
     read_value,
     unknown_key,
 )
-from reagent_env.trainers.recipes import JUDGE, RECIPES, SUMMARIES, make_config
+from reagent_env.trainers.recipes import JUDGE, RECIPES, SUMMARIES, make_config, read_file
 
 if TYPE_CHECKING:
     from reagent_env.trainers.run_folder import RunFolder
@@ -92,6 +93,8 @@ Recipes:
 
   reagent-c  {c}
 
+  judge-sft  A judge learns from trajectories with planted flaws.
+
 Examples:
 
   reagent train reagent-u
@@ -129,6 +132,9 @@ def train(**given: Any) -> None:
             "--ray is not there yet: rollouts run in this process's threads. Leave it out."
         )
     try:
+        if given["recipe"] == "judge-sft":
+            _train_judge(given)
+            return
         settings = read_settings(given)
         if given["recipe"] == "reagent-c":
             typer.echo(
@@ -154,24 +160,30 @@ def train(**given: Any) -> None:
         _run(run, done=0)
 
 
-def read_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def read_settings(given: Mapping[str, Any], config: type = TrainConfig) -> dict[str, Any]:
     """The settings among the command line's words: flags, then ``--set``, then ``--env-arg``.
+
+    Args:
+        given: The words, read by typer.
+        config: The dataclass whose fields they set.
 
     Raises:
         ValueError: a key that is no setting, or a value that is nothing of its type.
     """
-    known = annotations_of(TrainConfig)
-    texts = {name: given[name] for name in known if given.get(name) is not None}
-    for key, text in _pairs(given["set_"], "--set"):
-        name = key.replace("-", "_")
-        if name not in known or name == "recipe":
-            raise unknown_key(key, set(known) - {"recipe"})
-        texts[name] = text
+    known = annotations_of(config)
+    flags = [name for name in annotations_of(TrainConfig) if name != "recipe"]
+    texts = {name: given[name] for name in flags if given.get(name) is not None}
+    texts |= {key.replace("-", "_"): text for key, text in _pairs(given["set_"], "--set")}
+    for name in texts:
+        if name not in known or name in ("recipe", "out"):
+            raise unknown_key(name, set(known) - {"recipe", "out"})
     settings: dict[str, Any] = {
         name: text if isinstance(text, bool) else read_value(text, known[name])
         for name, text in texts.items()
     }
     arguments = {key: read_literal(text) for key, text in _pairs(given["env_arg"], "--env-arg")}
+    if arguments and "env_kwargs" not in known:
+        raise ValueError("--env-arg means nothing to this recipe; leave it out.")
     if arguments:
         settings["env_kwargs"] = {**settings.get("env_kwargs", {}), **arguments}
     return settings
@@ -237,6 +249,32 @@ def _run(run: RunFolder, done: int) -> None:
             raise
         write_report(run.path)
         progress.say(f"Report: {run.path}/report.md")
+
+
+def _train_judge(given: Mapping[str, Any]) -> None:
+    """The recipe ``judge-sft``, whose settings are a dataclass of its own."""
+    from reagent_env.trainers.judge_sft import JudgeSftConfig, run_judge_sft
+    from reagent_env.trainers.run_folder import new_folder
+
+    known = annotations_of(JudgeSftConfig)
+    settings: dict[str, Any] = {}
+    folder = given["out"]
+    if given["resume"] is not None:
+        folder = given["resume"]
+        settings = json.loads((folder / "config.json").read_text("utf-8"))
+    elif given["config"] is not None:
+        settings = read_file(given["config"])
+        settings.pop("recipe", None)
+    settings |= read_settings(given, JudgeSftConfig)
+    for name in settings:
+        if name not in known:
+            raise unknown_key(name, known)
+    settings = {name: coerced(value, known[name]) for name, value in settings.items()}
+    if given["dry_run"]:
+        typer.echo(JudgeSftConfig(**{**settings, "out": str(folder or "runs/<time>-judge-sft")}))
+        return
+    folder = folder or new_folder("judge-sft")
+    run_judge_sft(JudgeSftConfig(**{**settings, "out": str(folder)}), typer.echo)
 
 
 def _critique_command(settings: Mapping[str, Any]) -> str:

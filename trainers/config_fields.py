@@ -97,7 +97,7 @@ def coerced(given: Any, annotation: Any) -> Any:
     """``given`` as the field keeps it: an integer as a float, a list as a tuple; else unchanged."""
     kind, _ = _split(annotation)
     if get_origin(kind) is tuple and isinstance(given, list):
-        return tuple(float(one) if isinstance(one, int) else one for one in given)
+        return tuple(coerced(one, get_args(kind)[0]) for one in given)
     if kind is float and isinstance(given, int) and not isinstance(given, bool):
         return float(given)
     return given
@@ -162,11 +162,9 @@ def _is_a(given: object, kind: Any) -> bool:
     origin = get_origin(kind)
     if origin is tuple:
         inner = get_args(kind)
-        return (
-            isinstance(given, tuple)
-            and len(given) == len(inner)
-            and all(_is_a(one, part) for one, part in zip(given, inner, strict=True))
-        )
+        if not isinstance(given, tuple):
+            return False
+        return len(given) == len(inner) and all(map(_is_a, given, inner))
     if origin is not None:
         return isinstance(given, origin) and all(isinstance(key, str) for key in given)
     if kind is bool or isinstance(given, bool):

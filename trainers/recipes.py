@@ -35,6 +35,7 @@ SUMMARIES: Mapping[str, str] = {
 ELSEWHERE: Mapping[str, str] = {
     "reagent-c": "Reagent-C trains nothing, it evaluates: `reagent eval ENV --agent AGENT --refine "
     "critique` runs a first attempt, a critique and a second attempt.",
+    "judge-sft": "The recipe judge-sft has settings of its own: `reagent train judge-sft --dry-run`.",
     "judge-rl": "The recipe judge-rl is not there yet; judge-sft trains a judge.",
 }
 """Names that people will look for here, and where to go."""

@@ -77,7 +77,7 @@ class RunFolder:
         Raises:
             FileExistsError: ``out`` holds something already.
         """
-        path = _new_folder(config.recipe) if out is None else out
+        path = new_folder(config.recipe) if out is None else out
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise FileExistsError(
@@ -329,7 +329,8 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _new_folder(recipe: str) -> Path:
+def new_folder(recipe: str) -> Path:
+    """A folder of its own for a run that starts now: ``runs/<time>-<recipe>``."""
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{recipe}"
     for number in itertools.count(1):
         path = Path("runs") / (stem if number == 1 else f"{stem}-{number}")

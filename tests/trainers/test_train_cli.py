@@ -121,6 +121,16 @@ def test_reagent_c_is_answered_with_its_evaluation() -> None:
     )
 
 
+def test_judge_sft_has_settings_of_its_own() -> None:
+    words = ("judge-sft", "--dry-run", "--seed", "3", "--set", "epochs=2", "--lr", "1e-3")
+    done = reagent_train(*words)
+    assert done.exit_code == 0, done.stderr
+    assert "epochs=2" in done.stdout
+    assert "seed=3" in done.stdout
+    assert "Did you mean 'epochs'" in reagent_train(*words, "--set", "epoch=2").stderr
+    assert "no setting 'group_size'" in reagent_train(*words, "--group-size", "4").stderr
+
+
 def test_a_resumed_run_goes_on_with_its_own_settings(
     tmp_path: Path, ran: list[tuple[TrainConfig, RunFolder]]
 ) -> None:
