@@ -66,7 +66,7 @@ class TrainConfig:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the environment, e.g. ``{"max_turns": 8}`` (``--env-arg max_turns=8``)."""
     policy: str = "tiny"
-    """``tiny``, ``smollm2``, a folder, a run, or a model's name on the hub."""
+    """``tiny``, ``tiny-untrained``, ``smollm2``, a folder, a run, or a model's name on the hub."""
     context_length: Natural = 0
     """Tokens of a conversation, second attempt included; 0 is what the policy can hold."""
     engine: Literal["hf", "vllm"] = "hf"
@@ -189,6 +189,10 @@ class TrainConfig:
     """Weight of that loss."""
 
     # Cold start (recipe ``sft``).
+    drills: Natural = 0
+    """Look-up drills before the demonstrations, for a model without any training."""
+    sft_context_weight: NotNegative = 0.0
+    """How much prompts and observations are learned beside what is written; for the same."""
     clean_demonstrations: Natural = 16_000
     """Episodes of the scripted expert."""
     mixed_demonstrations: Natural = 2_560

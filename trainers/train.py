@@ -14,7 +14,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from reagent_env.reward_models.base import up_to_attempt
@@ -38,19 +37,16 @@ from reagent_env.trainers.checkpoints import (
 from reagent_env.trainers.collector import Collector, episode_seed
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.distill import distilled
-from reagent_env.trainers.evaluation import HeldOut, evaluate_policy
+from reagent_env.trainers.held_out import evaluate_while_training, held_out, held_out_fields
 from reagent_env.trainers.learner import Learner
 from reagent_env.trainers.measures import batch_measures, sampled_tokens
 from reagent_env.trainers.parts import (
     Parts,
-    evaluation_sampling,
     load_for_training,
-    plain_env,
     training_parts,
     training_sampling,
 )
 from reagent_env.trainers.progress import TrainProgress
-from reagent_env.trainers.report import HELD_OUT
 from reagent_env.trainers.run_folder import RunFolder
 from reagent_env.trainers.sample import Group, Rollout
 from reagent_env.trainers.schedules import get_schedule, turns_at
@@ -100,14 +96,19 @@ def train(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> Progr
         parts.publish(state.update)
         monitor = UnscoredMonitor(min(config.unscored_limit, 0.999))
         if state.update == 0 and state.before is None and config.held_out_episodes:
-            state.before = _held_out(config, run, parts, progress, update=0)
+            state.before = held_out(config, run, parts, progress, update=0)
         with closing(_collector(config, parts, state)) as collector:
             while state.update < config.updates and not _time_is_up(config, state):
                 _one_update(config, run, progress, parts, learner, collector, monitor, state)
         after = None
         if config.held_out_episodes:
-            after = _held_out(config, run, parts, progress, update=state.update)
-        _write_summary(run, state, after)
+            after = held_out(config, run, parts, progress, update=state.update)
+        run.write_summary(
+            updates=state.update,
+            train_seconds=state.seconds,
+            unscored_rate=state.unscored / state.judged if state.judged else 0.0,
+            **held_out_fields(state.before, after),
+        )
     return state
 
 
@@ -181,7 +182,7 @@ def _one_update(
     counts = monitor.counts()
     state.judged, state.unscored = counts.judged, counts.unscored
     if config.eval_every and state.update % config.eval_every == 0 < config.updates - state.update:
-        metrics |= _evaluate_while_training(config, parts)
+        metrics |= evaluate_while_training(config, parts)
     if config.save_trajectories:
         run.save_trajectories(
             state.update, [rollout.trajectory for group in groups for rollout in group.rollouts]
@@ -273,66 +274,6 @@ def _save(config: TrainConfig, run: RunFolder, learner: Learner, state: Progress
         if head is None
         else {f"value_head.{name}": one for name, one in head.state_dict().items()},
         keep=config.keep_checkpoints,
-    )
-
-
-def _held_out(
-    config: TrainConfig, run: RunFolder, parts: Parts, progress: TrainProgress, *, update: int
-) -> list[float]:
-    """Success before or after training on the held-out split: mean, bounds, episodes."""
-    found = _evaluate(config, parts, config.held_out_split, config.held_out_episodes, config.seed)
-    run.save_trajectories(update, found.trajectories, kind=HELD_OUT)
-    when = "before" if update == 0 else "after"
-    progress.say(f"held out, {when} training: {found.success} (one pass, no judge)")
-    low, high = found.success.interval
-    return [found.success.mean, low, high, float(found.success.n)]
-
-
-def _evaluate_while_training(config: TrainConfig, parts: Parts) -> dict[str, float]:
-    found = _evaluate(config, parts, config.eval_split, config.eval_episodes, config.seed)
-    return {
-        names.HELD_OUT: found.success.mean,
-        names.HELD_OUT_N: found.success.n,
-        names.CRITIQUE_TALK: found.critique_talk,
-    }
-
-
-def _evaluate(config: TrainConfig, parts: Parts, split: str, episodes: int, seed: int) -> HeldOut:
-    """Over the environments of the run; several share the episodes by weight."""
-    trajectories: list[Any] = []
-    found: list[HeldOut] = []
-    for source, weight in zip(parts.sources, parts.weights, strict=True):
-        count = max(1, round(episodes * weight))
-        found.append(
-            evaluate_policy(
-                lambda env_id=source.env_id: plain_env(config, env_id, split),  # type: ignore[misc]
-                parts.engine,
-                parts.renderer,
-                evaluation_sampling(config),
-                episodes=count,
-                seed=seed,
-                concurrency=parts.concurrency,
-                retries=config.retries,
-            )
-        )
-        trajectories += found[-1].trajectories
-    if len(found) == 1:
-        return found[0]
-    from reagent_env.agents.summary import summarise
-
-    talk = float(np.mean([one.critique_talk for one in found]))
-    return HeldOut(summarise(trajectories), talk, tuple(trajectories))
-
-
-def _write_summary(run: RunFolder, state: Progressed, after: list[float] | None) -> None:
-    run.write_summary(
-        updates=state.update,
-        train_seconds=state.seconds,
-        before=None if state.before is None else state.before[0],
-        after=None if after is None else after[0],
-        n=0 if after is None else int(after[3]),
-        ci=None if after is None else (after[1], after[2]),
-        unscored_rate=state.unscored / state.judged if state.judged else 0.0,
     )
 
 
