@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -449,6 +450,29 @@ def test_nobody_at_the_url_and_an_unknown_model_are_said_at_once(server: Loopbac
         VLLMEngine(server.url, "n", stop_ids=(END,))
     with pytest.raises(EngineFailed, match="did not answer"):
         VLLMEngine("http://127.0.0.1:9/v1", "m", stop_ids=(END,), retries=0)
+
+
+def test_the_only_model_of_a_server_needs_no_name_and_a_push_names_its_version(
+    server: LoopbackVLLM,
+) -> None:
+    pytest.importorskip("torch")
+    from reagent_env.trainers.engines import vllm_server
+
+    class Learner:
+        def save_pretrained(self, folder: Path, **_: object) -> None:
+            (folder / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+
+    policy: Any = SimpleNamespace(model=Learner())
+    with vllm_server.served_policy(server.url, policy, (END,)) as (engine, publish):
+        engine.pause()
+        publish(4)
+        assert engine.open(0).generate([5], TWO_TOKENS).result(10).version == 4
+    [asked] = server.completions()
+    assert asked["model"] == "m"
+    [reload] = [body for path, body in server.asked if path == "/collective_rpc"]
+    pushed = Path(reload["kwargs"]["weights_path"])
+    assert pushed.name == "000004"
+    assert not pushed.parent.exists(), "nothing is left of it"
 
 
 class DeadServer(VLLMServer):

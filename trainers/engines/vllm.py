@@ -63,7 +63,7 @@ class VLLMEngine:
 
         Args:
             base_url: As an OpenAI client takes it, e.g. ``http://127.0.0.1:8000/v1``.
-            model: The name it is served under.
+            model: The name it is served under; "" is the only one there is.
             stop_ids: Tokens that end a completion, and the only ones that do.
             version: What to call the weights it has now.
             max_in_flight: Requests at once; further ones wait here.
@@ -209,11 +209,14 @@ class VLLMEngine:
         url = f"{self._client.base_url}/models"
         found = await self._client.get(url)
         try:
-            lengths = {one["id"]: one.get("max_model_len") for one in found["data"]}
+            bases = [one for one in found["data"] if not one.get("parent")]  # adapters have one
+            lengths = {one["id"]: one.get("max_model_len") for one in bases}
         except (AttributeError, KeyError, TypeError):
             raise EngineFailed(
                 f"{url} answered {str(found)[:200]!r}, no list of models; does the URL end in /v1?"
             ) from None
+        if not self._base_model and len(lengths) == 1:
+            self._base_model = self._model = next(iter(lengths))
         length = lengths.get(self._base_model)
         if self._base_model not in lengths:
             names = ", ".join(map(repr, lengths)) or "none"

@@ -15,7 +15,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
     from transformers import PreTrainedModel
+
+    from reagent_env.trainers.policies.policy import Policy
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Those vLLM sets memory aside for; a rank between two takes the larger."""
@@ -78,6 +80,37 @@ def training_server(
             model = _untied(Path(model), Path(name))
         with VLLMServer(model, **settings) as server:
             yield server
+
+
+@contextlib.contextmanager
+def served_policy(
+    url: str, policy: Policy, stop_ids: Sequence[int]
+) -> Iterator[tuple[VLLMEngine, Callable[[int], None]]]:
+    """An engine on a running server, and what to call after each update of ``policy``.
+
+    Example::
+
+        with served_policy("http://127.0.0.1:8000/v1", policy, renderer.stop_ids) as (engine, publish):
+            publish(0)                 # the server's own weights may be others
+            ...                        # rollouts; engine.pause(); an update
+            publish(1)                 # pushes the weights and goes on
+
+    The weights pass through ``$TMPDIR``, which a server on another machine must share.
+
+    Args:
+        url: Its address, ``#MODEL`` behind it where it serves more than one.
+        policy: What is trained; with adapters, the server holds its base model.
+        stop_ids: Tokens that end a completion.
+
+    Raises:
+        EngineFailed: nobody answers there; from ``publish``, the server refused the weights.
+    """
+    base_url, _, name = url.partition("#")
+    with (
+        tempfile.TemporaryDirectory(prefix="reagent-pushed-") as folder,
+        VLLMEngine(base_url, name, stop_ids=stop_ids) as engine,
+    ):
+        yield engine, lambda version: push_weights(engine, policy.model, Path(folder), version)
 
 
 def push_weights(engine: VLLMEngine, model: PreTrainedModel, folder: Path, version: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -52,10 +52,9 @@ def _load(source: str, label: str) -> Policy:
     on_gpu = torch.cuda.is_available()
     # bfloat16 is emulated on most CPUs: several times slower, and too coarse for small updates.
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    model: PreTrainedModel
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        base, dtype=dtype, output_loading_info=True
-    )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, output_loading_info=True)
+    model: PreTrainedModel = loaded[0]
+    loading: dict[str, set[str]] = loaded[1]
     if loading["missing_keys"]:  # transformers would draw them at random, with a warning
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise ValueError(f"the file has no weights for {missing}.")
