@@ -33,6 +33,7 @@ def held_out(
 
 
 def evaluate_while_training(config: TrainConfig, parts: Parts) -> dict[str, float]:
+    """The numbers of one evaluation between updates, for the log."""
     found = _evaluate(config, parts, config.eval_split, config.eval_episodes, config.seed)
     return {
         names.HELD_OUT: found.success.mean,

@@ -41,6 +41,7 @@ class TrainProgress:
         """
         self.console = console or Console(stderr=True, highlight=False)
         self._config = config
+        self._total = config.updates
         self._paces: deque[float] = deque(maxlen=RECENT)
         self._seconds: float | None = None
         self._bar = Progress(
@@ -75,6 +76,11 @@ class TrainProgress:
         """Print a line that stays."""
         self._bar.console.print(text, markup=False)
 
+    def total(self, updates: int) -> None:
+        """Say how many updates there will be, where the settings do not."""
+        self._total = updates
+        self._bar.update(self._updates, total=updates)
+
     def rollout(self) -> None:
         """Count an episode that ended."""
         self._bar.advance(self._rollouts)
@@ -85,7 +91,7 @@ class TrainProgress:
         self._bar.update(self._updates, completed=update, numbers=line)
         self._bar.reset(self._rollouts)
         if not self.console.is_terminal:
-            self.say(f"update {update:>4}/{self._config.updates}  {line}")
+            self.say(f"update {update:>4}/{self._total}  {line}")
 
     def line(self, update: int, metrics: Mapping[str, Any]) -> str:
         """The numbers of an update in one line, e.g. ``success 0.44  score 0.71  2,310 tok/s``."""
@@ -105,7 +111,7 @@ class TrainProgress:
         self._seconds = seconds
         if not self._paces:
             return ""
-        left = (self._config.updates - update) * sum(self._paces) / len(self._paces)
+        left = (self._total - update) * sum(self._paces) / len(self._paces)
         if self._config.max_seconds:
             left = min(left, max(0.0, self._config.max_seconds - seconds))
         return f"{duration(left)} left"
