@@ -223,10 +223,11 @@ class Batch:
 
     def _read(self, reading: list[tuple[Sequence, int]]) -> None:
         longest = max(count for _, count in reading)
-        rows, ids, positions = [], [], []
+        reading = sorted(reading, key=lambda one: one[0].slot or 0)  # side by side: no copy
+        rows = [one.slot for one, _ in reading if one.slot is not None]
+        ids, positions = [], []
         for sequence, count in reading:
             start, padding = sequence.kept, longest - count
-            rows.append(sequence.slot)
             ids.append(sequence.ids[start : start + count] + [self._pad_id] * padding)
             positions.append([*range(start, start + count), *([self._context_length] * padding)])
         span = max(one.kept + count for one, count in reading)
@@ -235,7 +236,7 @@ class Batch:
         places = torch.tensor(positions, device=self._device)
         self._forward(
             torch.tensor(ids, device=self._device),
-            torch.tensor(rows, device=self._device),
+            rows,
             places.clamp(max=self._cache.length - 1),
             span,
         )
@@ -258,7 +259,7 @@ class Batch:
             tokens[slot] = sequence.ids[-1]
         logits = self._forward(
             torch.tensor(tokens, device=self._device)[:, None],
-            rows,
+            range(rows),
             torch.tensor(positions, device=self._device)[:, None],
             span,
         )[:, -1]
@@ -293,7 +294,7 @@ class Batch:
     def _forward(
         self,
         ids: torch.Tensor,
-        rows: int | torch.Tensor,
+        rows: list[int] | range,
         positions: torch.Tensor,
         span: int,
     ) -> torch.Tensor:

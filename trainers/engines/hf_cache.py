@@ -6,6 +6,7 @@ length: a forward pass says which rows it runs, and at which positions. Not here
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ class SlotCache(Cache):
     Example, a step of one token each for rows 0 and 1, which hold 7 and 3 tokens so far::
 
         cache.reserve(rows=2, length=9)
-        cache.aim(2, torch.tensor([[7], [3]]), span=8)
+        cache.aim([0, 1], torch.tensor([[7], [3]]), span=8)
         model(input_ids, position_ids=…, attention_mask=…, past_key_values=cache)
 
     What stands beyond a row's length is left over from something else, but always finite: masked
@@ -43,7 +44,8 @@ class SlotCache(Cache):
         """Positions allocated in each row."""
         self._stores: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Keys and values by layer, each ``[rows, kv_heads, length, head_dim]``."""
-        self._chosen: int | torch.Tensor = 0
+        self._chosen: slice | torch.Tensor = slice(0, 0)
+        self._numbers = torch.zeros(0, dtype=torch.long)
         self._positions = torch.zeros(0, 0, dtype=torch.long)
         self._span = 0
         self._places: dict[int, torch.Tensor] = {}
@@ -68,15 +70,19 @@ class SlotCache(Cache):
                 grown.append(bigger)
             self._stores[layer] = (grown[0], grown[1])
 
-    def aim(self, rows: int | torch.Tensor, positions: torch.Tensor, span: int) -> None:
+    def aim(self, rows: Sequence[int], positions: torch.Tensor, span: int) -> None:
         """Say where the next forward pass writes and reads.
 
         Args:
-            rows: A number n for the first n rows (read as a view), or ``[n]`` indices (copied).
+            rows: n different ones; read as a view where they ascend by one, else copied.
             positions: ``[n, m]`` where each new token's keys and values go.
             span: Positions that are read.
         """
-        self._chosen, self._positions, self._span = rows, positions, span
+        self._numbers = torch.tensor(rows, device=positions.device)
+        first, last = rows[0], rows[-1]
+        adjacent = list(rows) == list(range(first, last + 1))
+        self._chosen = slice(first, last + 1) if adjacent else self._numbers
+        self._positions, self._span = positions, span
         self._places.clear()
 
     def update(
@@ -95,8 +101,8 @@ class SlotCache(Cache):
         for store, states in zip(self._stores[layer_idx], (key_states, value_states), strict=True):
             flat = store.view(-1, store.shape[3])
             flat.index_copy_(0, places, states.reshape(-1, store.shape[3]))
-            if isinstance(self._chosen, int):
-                found.append(store[: self._chosen, :, : self._span])
+            if isinstance(self._chosen, slice):
+                found.append(store[self._chosen, :, : self._span])
             else:
                 found.append(store[:, :, : self._span].index_select(0, self._chosen))
         return found[0], found[1]
@@ -133,12 +139,7 @@ class SlotCache(Cache):
         places = self._places.get(heads)
         if places is None:
             positions = self._positions
-            rows = (
-                torch.arange(self._chosen, device=positions.device)
-                if isinstance(self._chosen, int)
-                else self._chosen
-            )
             head = torch.arange(heads, device=positions.device)
-            first = (rows[:, None] * heads + head)[:, :, None] * self.length
+            first = (self._numbers[:, None] * heads + head)[:, :, None] * self.length
             places = self._places[heads] = (first + positions[:, None, :]).flatten()
         return places
