@@ -36,7 +36,9 @@ _OURS = {
     "noise": "reagent_env.reward_models.noise:NoiseJudge",
     "constant": "reagent_env.reward_models.noise:ConstantJudge",
 }
-_NOT_SHIPPED = ("tiny-rrm",)
+TINY = "tiny-rrm"
+"""The small learned judge; its folder stands beside this module."""
+_TINY_FOLDER = Path(__file__).with_name("tiny_rrm")
 _HOME = {
     "BatchedJudge": "batched",
     "JudgeUnavailable": "base",
@@ -50,10 +52,11 @@ def make_reward_model(name: str, **options: Any) -> RewardModel:
     """Make a reward model, e.g. ``make_reward_model("http://127.0.0.1:8000/v1#agent-rrm")``.
 
     Args:
-        name: ``rubric``; ``noise`` or ``constant`` (controls); the URL of an OpenAI-compatible
-            server with the model's name after ``#``; a folder with a transformers model, which
-            then runs in this process (extra ``train``); or a name that another package adds
-            under the entry-point group ``reagent_env.reward_models``.
+        name: ``rubric``; ``tiny-rrm`` (a small learned judge, extra ``train``); ``noise`` or
+            ``constant`` (controls); the URL of an OpenAI-compatible server with the model's name
+            after ``#``; a folder with a transformers model, which then runs in this process (extra
+            ``train``); or a name that another package adds under the entry-point group
+            ``reagent_env.reward_models``.
         options: Keyword arguments of that model.
 
     Raises:
@@ -67,11 +70,8 @@ def make_reward_model(name: str, **options: Any) -> RewardModel:
         module, _, attribute = _OURS[name].partition(":")
         factory = getattr(importlib.import_module(module), attribute)
         return cast("RewardModel", factory(**options))
-    if name in _NOT_SHIPPED:
-        raise NotImplementedError(
-            f"The reward model {name!r} is not shipped yet. Until then: 'rubric', or a served "
-            "model by its URL, 'http://host:8000/v1#model'."
-        )
+    if name == TINY:
+        return _tiny(options)
     added = _added()
     if name in added:
         factory = cast("Callable[..., RewardModel]", added[name].load())
@@ -89,7 +89,7 @@ def make_reward_model(name: str, **options: Any) -> RewardModel:
 
 def reward_model_names() -> list[str]:
     """The names that :func:`make_reward_model` takes, besides URLs; sorted."""
-    return sorted({*_OURS, *_NOT_SHIPPED, *_added()})
+    return sorted({*_OURS, TINY, *_added()})
 
 
 def _served(url: str, options: dict[str, Any]) -> RewardModel:
@@ -111,6 +111,15 @@ def _added() -> dict[str, importlib.metadata.EntryPoint]:
 
 def _looks_like_a_folder(name: str) -> bool:
     return "/" in name or name.startswith(("~", ".")) or Path(name).is_dir()
+
+
+def _tiny(options: dict[str, Any]) -> RewardModel:
+    if not (_TINY_FOLDER / "config.json").is_file():
+        raise NotImplementedError(
+            f"The weights of {TINY!r} are not in this copy. Until then: 'rubric', or a judge of your "
+            "own: `reagent train judge-sft` trains one, and its folder is its name."
+        )
+    return _local(str(_TINY_FOLDER), options)
 
 
 def _local(folder: str, options: dict[str, Any]) -> RewardModel:

@@ -150,8 +150,10 @@ class LocalJudge:
         """From the fullest prompt to the shortest."""
         if self.view != "record":
             module, _, name = VIEWS[self.view].partition(":")
-            show: Callable[[Trajectory], Messages] = getattr(importlib.import_module(module), name)
-            yield show(trajectory)
+            show: Callable[[Trajectory], Messages | None]
+            show = getattr(importlib.import_module(module), name)
+            shown = show(trajectory)
+            yield from [] if shown is None else [shown]
             return
         chars = self.max_chars
         while True:
@@ -296,13 +298,24 @@ def _load(folder: Path, device: str | None) -> _Loaded:
         raise ModuleNotFoundError(
             f"A judge from a folder needs {error.name}: python -m pip install 'reagent-env[train]'"
         ) from error
+    from transformers.utils import logging as theirs
+
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not tokenizer.chat_template:
         raise ValueError(f"The tokenizer in {str(folder)!r} has no chat template.")
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     # No native bf16 on most CPUs: fp32 there, what the folder says elsewhere.
     dtype = torch.float32 if where == "cpu" else "auto"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    bars: Any = theirs
+    drawn = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()  # a bar for every file would run through the caller's own
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True
+        )
+    finally:
+        if drawn:
+            bars.enable_progress_bar()
     ends = model.generation_config.eos_token_id
     # Greedy whatever the folder says of sampling, and without warnings about it.
     greedy: Any = GenerationConfig

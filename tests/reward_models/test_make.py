@@ -56,13 +56,20 @@ def test_a_url_is_a_served_model() -> None:
         ("zzz", ValueError, "Known: constant, noise"),
         ("http://127.0.0.1:8000/v1", ValueError, "http://host:8000/v1#model"),
         ("https://#m", ValueError, "http://host:8000/v1#model"),
-        ("tiny-rrm", NotImplementedError, "not shipped yet"),
         ("./no/such/folder", ValueError, "No folder"),
     ],
 )
 def test_what_cannot_be_made_says_what_can(name: str, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         make_reward_model(name)
+
+
+def test_without_its_weights_the_small_judge_says_what_else_there_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(reward_models, "_TINY_FOLDER", tmp_path)
+    with pytest.raises(NotImplementedError, match="reagent train judge-sft"):
+        make_reward_model("tiny-rrm")
 
 
 def test_a_folder_without_a_model_says_so(tmp_path: Path) -> None:

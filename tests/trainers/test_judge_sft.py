@@ -1,0 +1,226 @@
+"""Training a judge: what it is taught, that it learns it, and that an interruption costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord, write_records
+from reagent_env.reward_models import make_reward_model
+from reagent_env.reward_models.marks import marked_messages
+from reagent_env.reward_models.parse import parse_judgement
+from reagent_env.testing import example_trajectory
+from reagent_env.testing.reward_model_contract import RewardModelContract
+from reagent_env.trajectory import Turn
+
+torch = pytest.importorskip("torch")
+
+from reagent_env.trainers.judge import model as judge_model  # noqa: E402
+from reagent_env.trainers.judge.examples import (  # noqa: E402
+    UNFINISHED_TARGET,
+    as_second,
+    balanced,
+    judge_examples,
+    judgement_text,
+    prefix_of,
+    unfinished_of,
+)
+from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer  # noqa: E402
+from reagent_env.trainers.judge.training import judge_sample, train_judge  # noqa: E402
+from reagent_env.trainers.judge_sft import JudgeSftConfig, run_judge_sft  # noqa: E402
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setattr(judge_model, "SHAPE", SMALL)
+
+
+def record(turns: int, flawed: int | None = None, pair: str = "a") -> PlantedRecord:
+    """An attempt of ``turns`` turns; at ``flawed``, the call before is made again."""
+    trajectory = example_trajectory(turns)
+    if flawed is None:
+        return PlantedRecord(
+            trajectory, CLEAN, None, 0.95, "The steps were sound.", (0.95,) * turns, pair
+        )
+    attempt = trajectory.attempts[0]
+    again: tuple[Turn, ...] = tuple(
+        attempt.turns[place - 1] if place == flawed else turn
+        for place, turn in enumerate(attempt.turns)
+    )
+    return PlantedRecord(
+        replace(trajectory, attempts=(replace(attempt, turns=again),)),
+        "repeated_call",
+        flawed,
+        0.7,
+        "Use the earlier result.",
+        (0.95,) * flawed + (0.7,) * (turns - flawed),
+        pair,
+    )
+
+
+RECORDS = [
+    one
+    for turns in (3, 4, 5)
+    for one in (record(turns, pair=f"p{turns}"), record(turns, turns - 2, f"p{turns}"))
+]
+
+
+TAUGHT = RECORDS[:2]
+
+
+def test_the_taught_judgement_reads_back_strictly() -> None:
+    text = judgement_text(record(4, 2))
+    assert text == (
+        "<think>1 sound, 2 sound, 3 repeated call, 4 sound</think>\n"
+        "<critique>Use the earlier result.</critique>\n"
+        "<turns>[0.95, 0.95, 0.7, 0.7]</turns>\n<score>0.7</score>"
+    )
+    judgement = parse_judgement(text, 4)
+    assert (judgement.score, judgement.turn_scores) == (0.7, (0.95, 0.95, 0.7, 0.7))
+
+
+def test_a_prefix_is_flawed_only_once_the_flaw_was_made() -> None:
+    whole = record(4, 2)
+    before, after = prefix_of(whole, 2), prefix_of(whole, 3)
+    assert (before.kind, before.turn, before.target) == (CLEAN, None, 0.95)
+    assert (after.kind, after.turn, after.target) == ("repeated_call", 2, 0.7)
+    assert len(after.trajectory.attempts[0].turns) == 3
+    assert after.trajectory.attempts[0].final_answer is None
+
+
+def test_the_turn_limit_is_a_flaw_of_the_last_turn() -> None:
+    ended = unfinished_of(record(4), 3)
+    assert ended.turn_targets == (0.95, 0.95, UNFINISHED_TARGET)
+    assert (ended.turn, ended.trajectory.stop_reason) == (2, "max_turns")
+
+
+def test_a_second_attempt_keeps_its_own_judgement() -> None:
+    both = as_second(record(3), record(3, 1).trajectory)
+    assert len(both.trajectory.attempts) == 2
+    assert both.trajectory.attempts[1].feedback is not None
+    assert both.target == 0.95
+
+
+def test_examples_are_the_same_twice_and_none_is_shown_twice() -> None:
+    examples = judge_examples(RECORDS, marked_messages, prefixes=1.0)
+    assert examples == judge_examples(RECORDS, marked_messages, prefixes=1.0)
+    shown = [(one.messages[0]["content"], one.judgement) for one in examples]
+    assert len(shown) == len(set(shown))
+    assert len(examples) > len(RECORDS)
+
+
+def test_flawed_and_clean_examples_weigh_the_same() -> None:
+    examples = judge_examples([*RECORDS, record(6, 2), record(6, 3)], marked_messages)
+    even = balanced(examples)
+    assert sum(one.kind == CLEAN for one in even) * 2 == len(even)
+
+
+def test_only_the_judgement_is_learned() -> None:
+    (example,) = judge_examples([record(3)], marked_messages, prefixes=0, unfinished=0)
+    tokenizer = make_judge_tokenizer([example.messages[0]["content"], example.judgement])
+    sample = judge_sample(example, tokenizer)
+    learned = [i for i, on in zip(sample.ids, sample.completion_mask, strict=True) if on]
+    assert tokenizer.decode(learned) == f"{example.judgement}<|end|>"
+    read = [i for i, on in zip(sample.ids, sample.completion_mask, strict=True) if not on]
+    assert tokenizer.decode(read) == f"{example.messages[0]['content']}<|judge|>"
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge that learned two attempts, one flawed, by heart."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("judge")
+    data = folder / "data.jsonl"
+    write_records(data, TAUGHT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge_model, "SHAPE", SMALL)
+        config = JudgeSftConfig(
+            out=str(folder / "run"), data=str(data), epochs=120, batch=4, lr=1e-2, threads=1
+        )
+        return run_judge_sft(config, say=lambda line: None)
+
+
+def test_it_learns_what_it_was_taught(taught: Path) -> None:
+    judge = make_reward_model(str(taught))
+    for record_, judgement in zip(
+        TAUGHT, judge.judge([one.trajectory for one in TAUGHT]), strict=True
+    ):
+        assert judgement.score == record_.target
+        assert judgement.turn_scores == record_.turn_targets
+        assert judgement.critique == record_.critique
+
+
+class TestATaughtJudgeKeepsTheContract(RewardModelContract):
+    @pytest.fixture(autouse=True)
+    def _folder(self, taught: Path) -> None:
+        self.folder = taught
+
+    def make_reward_model(self) -> Any:
+        return make_reward_model(str(self.folder))
+
+
+def test_a_run_broken_off_ends_with_the_same_weights(tmp_path: Path) -> None:
+    examples = judge_examples(RECORDS, marked_messages)
+    texts = [text for one in examples for text in (one.messages[0]["content"], one.judgement)]
+    tokenizer = make_judge_tokenizer(texts)
+    samples = [judge_sample(one, tokenizer) for one in examples]
+
+    def train(run: Path | None, stop: int | None = None) -> Any:
+        model = make_judge_model(tokenizer, seed=1)
+
+        def on_update(update: Any) -> None:
+            if update.update == stop:
+                raise KeyboardInterrupt
+
+        train_judge(
+            model,
+            tokenizer,
+            samples,
+            epochs=6,
+            batch=4,
+            run=run,
+            checkpoint_every=2,
+            on_update=on_update,
+        )
+        return model.state_dict()
+
+    whole = train(None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop=5)  # the last checkpoint is of update 4
+    resumed = train(tmp_path)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    write_records(data, RECORDS[:2])
+    settings: dict[str, Any] = {"out": str(tmp_path / "run"), "data": str(data), "batch": 2}
+    run_judge_sft(JudgeSftConfig(**settings, epochs=1), say=lambda line: None)
+    with pytest.raises(ValueError, match=r"other settings \(epochs\)"):
+        run_judge_sft(JudgeSftConfig(**settings, epochs=2), say=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"view": "all"}, "view"),
+        ({"leave_out": "unit_slipp"}, "Unknown kinds unit_slipp"),
+        ({"envs": ""}, "Nothing to learn from"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        JudgeSftConfig(out="x", **settings)

@@ -1,0 +1,219 @@
+"""The recipe ``judge-sft``: a judge learns from trajectories with planted flaws.
+
+Reads downwards: records, examples, tokenizer and model, training, the judge's folder, which
+``make_reward_model(folder)`` takes. Not here: measuring it (``reagent judge-eval``), reinforcement
+(``judge-rl``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from reagent_env.agents.judge_data.planting import chosen_kinds, plant
+from reagent_env.agents.judge_data.records import PlantedRecord, read_records, write_records
+from reagent_env.reward_models.local import SETTINGS_FILE
+from reagent_env.reward_models.marks import marked_messages
+from reagent_env.reward_models.prompt import judge_messages
+from reagent_env.trainers.config_fields import Count, Natural, Positive, check_fields
+from reagent_env.trainers.judge.examples import JudgeExample, View, balanced, judge_examples
+
+TASKS = {
+    "reagent/MiniMix-v0": 700,
+    "reagent/SearchQA-v0": 300,
+    "reagent/ToolMix-v0": 350,
+    "reagent/PythonMath-v0": 350,
+    "reagent/FileQA-v0": 350,
+}
+"""Training tasks of each environment that ``tiny-rrm`` learns from; most from the default one."""
+
+VIEWS: dict[str, View] = {"marks": marked_messages, "record": judge_messages}
+RECORDS_FILE = "judge_data.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSftConfig:
+    """All settings of one run.
+
+    Example::
+
+        JudgeSftConfig(out="runs/judge", envs="reagent/SearchQA-v0", tasks=100, epochs=2)
+
+    Raises:
+        ValueError: a value of the wrong type or outside its range.
+    """
+
+    out: str
+    """The run's folder; the judge stands in its ``judge/`` at the end."""
+    model: str = "tiny-rrm"
+    """``tiny-rrm``: a new small model; else a causal LM's folder or name, trained on."""
+    view: Literal["marks", "record"] = "marks"
+    """What it reads: the short view, or the whole record that large judges read."""
+    data: str = ""
+    """A file of ``reagent judge-data``; by default new records are planted."""
+    envs: str = ",".join(TASKS)
+    """Environments to plant in, comma-separated."""
+    tasks: Natural = 0
+    """Training tasks of each; 0 is what :data:`TASKS` says."""
+    leave_out: str = ""
+    """Kinds of flaw that are not shown, comma-separated: to see what a judge makes of new ones."""
+    epochs: Count = 3
+    """Passes over the examples."""
+    batch: Count = 32
+    """Examples an update."""
+    lr: Positive = 2.5e-3
+    """Learning rate; a tenth of it at the end. A pretrained model wants about 1e-5."""
+    micro_batch_tokens: Count = 8_192
+    """Tokens of one forward and backward pass."""
+    threads: Natural = 0
+    """Threads of torch; 0 is its own choice."""
+    checkpoint_every: Count = 200
+    """Updates between checkpoints."""
+    max_new_tokens: Natural = 0
+    """Room for an answer, kept with the judge; 0 is what the examples need, and a half more."""
+    sandbox: str = "auto"
+    """For environments that run programs."""
+    seed: Natural = 0
+    """Draws tasks, flaws, places, weights and order."""
+
+    def __post_init__(self) -> None:
+        """Check each field, then the kinds."""
+        check_fields(self)
+        chosen_kinds(_listed(self.leave_out))
+        if not self.data and not self.envs:
+            raise ValueError("Nothing to learn from: give data, or envs to plant in.")
+
+
+Say = Callable[[str], None]
+
+
+def run_judge_sft(config: JudgeSftConfig, say: Say = print) -> Path:
+    """Train a judge and return its folder; the same call after an interruption goes on.
+
+    Raises:
+        ValueError: no examples, or the folder holds a run with other settings.
+    """
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    run = Path(config.out)
+    _claim(run, config)
+    records = _records(config, run, say)
+    examples = examples_for(records, config)
+    say(f"{len(records)} records, {len(examples)} examples")
+    model, tokenizer = _model(config, run, examples)
+    from reagent_env.trainers.judge.training import JudgeUpdate, judge_sample, train_judge
+
+    samples = [judge_sample(example, tokenizer) for example in examples]
+
+    def report(update: JudgeUpdate) -> None:
+        if update.update % 20 == 0 or update.update == update.updates:
+            say(f"update {update.update}/{update.updates}: loss {update.loss:.4f} nats a token")
+
+    train_judge(
+        model,
+        tokenizer,
+        samples,
+        epochs=config.epochs,
+        batch=config.batch,
+        lr=config.lr,
+        micro_batch_tokens=config.micro_batch_tokens,
+        seed=config.seed,
+        run=run,
+        checkpoint_every=config.checkpoint_every,
+        on_update=report,
+    )
+    longest = max(sum(sample.completion_mask) for sample in samples)
+    folder = run / "judge"
+    save_judge(
+        folder,
+        model,
+        tokenizer,
+        view=config.view,
+        max_new_tokens=config.max_new_tokens or longest + longest // 2,
+    )
+    say(f"The judge is in {folder}: reagent judge-eval --judge {folder}")
+    return folder
+
+
+def examples_for(records: Sequence[PlantedRecord], config: JudgeSftConfig) -> list[JudgeExample]:
+    """The examples of a run, flawed and clean ones as many, without the kinds left out."""
+    left_out = _listed(config.leave_out)
+    gone = {one.pair_id for one in records if one.kind in left_out}
+    kept = [one for one in records if one.pair_id not in gone]
+    return balanced(judge_examples(kept, VIEWS[config.view], seed=config.seed), config.seed)
+
+
+def save_judge(
+    folder: Path, model: Any, tokenizer: Any, *, view: str, max_new_tokens: int, batch: int = 64
+) -> None:
+    """Write what ``make_reward_model(folder)`` loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    settings = {"view": view, "max_new_tokens": max_new_tokens, "batch_size": batch}
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+
+
+def _claim(run: Path, config: JudgeSftConfig) -> None:
+    """Write the settings of a new run, or compare them with those of the one that is there."""
+    stated = json.loads(json.dumps(asdict(config)))
+    path = run / "config.json"
+    if path.exists():
+        found = json.loads(path.read_text("utf-8"))
+        changed = sorted(key for key in stated if found.get(key) != stated[key] and key != "out")
+        if changed:
+            raise ValueError(
+                f"{run} holds a run with other settings ({', '.join(changed)}); go on with its own, "
+                "or take another folder."
+            )
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(stated, indent=1) + "\n", "utf-8")
+
+
+def _records(config: JudgeSftConfig, run: Path, say: Say) -> list[PlantedRecord]:
+    if config.data:
+        return list(read_records(config.data))
+    kept = run / RECORDS_FILE
+    if not kept.exists():
+        unfinished = kept.with_suffix(".unfinished")
+        write_records(unfinished, _planted(config, say))
+        unfinished.replace(kept)
+    return list(read_records(kept))
+
+
+def _planted(config: JudgeSftConfig, say: Say) -> Iterator[PlantedRecord]:
+    for env in _listed(config.envs):
+        tasks = config.tasks or TASKS.get(env, 300)
+        say(f"planting flaws in {tasks} tasks of {env}")
+        yield from plant(env, tasks, split="train", seed=config.seed, sandbox=config.sandbox)
+
+
+def _listed(text: str) -> list[str]:
+    return [one.strip() for one in text.split(",") if one.strip()]
+
+
+def _model(config: JudgeSftConfig, run: Path, examples: Sequence[JudgeExample]) -> tuple[Any, Any]:
+    from reagent_env.trainers.checkpoints import latest_checkpoint
+
+    if config.model != "tiny-rrm":
+        from reagent_env.trainers.policies import load_policy
+
+        policy = load_policy(config.model)
+        return policy.model, policy.tokenizer
+    from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer
+
+    found = latest_checkpoint(run)
+    if found is not None:
+        from transformers import AutoTokenizer
+
+        tokenizer: Any = AutoTokenizer.from_pretrained(found)
+    else:
+        views = [example.messages[-1]["content"] for example in examples]
+        tokenizer = make_judge_tokenizer([*views, *(example.judgement for example in examples)])
+    return make_judge_model(tokenizer, config.seed), tokenizer
