@@ -163,7 +163,7 @@ class TrainConfig:
     """Optimiser steps an epoch."""
     epochs: Count = 1
     """Passes over an update's rollouts."""
-    micro_batch_tokens: Count = 16_384
+    micro_batch_tokens: Count = 4_096
     """Tokens, padding included, of one forward and backward pass."""
 
     # Sampling.

@@ -50,7 +50,7 @@ def _evaluate(config: TrainConfig, parts: Parts, split: str, episodes: int, seed
         count = max(1, round(episodes * weight))
         found.append(
             evaluate_policy(
-                functools.partial(plain_env, config, source.env_id, split),
+                functools.partial(plain_env, config, source.env_id, split, parts.tool_format),
                 parts.engine,
                 parts.renderer,
                 evaluation_sampling(config),

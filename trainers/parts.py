@@ -28,6 +28,9 @@ from reagent_env.trainers.policies.policy import Policy
 from reagent_env.trainers.rendering import Renderer
 from reagent_env.trainers.schedules import parse_mixture
 
+SMALL_CONTEXT = 2048
+"""Tokens of context up to which a policy gets prompts of the compact kind."""
+
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter: the engine asks for it after every operation."""
 
@@ -52,6 +55,8 @@ class Parts:
     """Shared by all episodes."""
     concurrency: int
     """Episodes at once that the sandboxes allow."""
+    tool_format: str | None
+    """For environments that say none themselves."""
 
 
 @contextmanager
@@ -68,10 +73,11 @@ def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
         if config.needs_judge:
             judge = BatchedJudge(make_reward_model(config.judge))
         mixture = parse_mixture(config.env)
+        tool_format = fitting_tool_format(policy)
         sources = []
         concurrency = config.concurrency
         for env_id in mixture.ids:
-            make = functools.partial(_with_rewards, config, judge, env_id)
+            make = functools.partial(_with_rewards, config, judge, env_id, tool_format)
             first = open_parts.enter_context(_closing(make()))
             inner = first.unwrapped
             assert isinstance(inner, ToolUseEnv)
@@ -88,21 +94,26 @@ def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
             tuple(mixture.shares),
             judge,
             concurrency,
+            tool_format,
         )
 
 
-def plain_env(config: TrainConfig, env_id: str, split: str) -> gymnasium.Env[str, str]:
-    """An environment of the run without rewards of ours, e.g. to evaluate in.
-
-    Where nobody says a tool format, ``tiny`` gets the one that it was brought up with.
-    """
+def plain_env(
+    config: TrainConfig, env_id: str, split: str, tool_format: str | None
+) -> gymnasium.Env[str, str]:
+    """An environment of the run without rewards of ours."""
     return make_env(
         env_id,
         split=split,
         sandbox=config.sandbox,
-        tool_format="compact" if config.policy.startswith("tiny") else None,
+        tool_format=tool_format,
         kwargs=config.env_kwargs,
     )
+
+
+def fitting_tool_format(policy: Policy) -> str | None:
+    """``compact`` for a policy with a small context, such as ``tiny``; else the environment's own."""
+    return "compact" if policy.context_length <= SMALL_CONTEXT else None
 
 
 def training_sampling(config: TrainConfig) -> Sampling:
@@ -131,9 +142,9 @@ def load_for_training(config: TrainConfig, checkpoint: Path | None = None) -> Po
 
 
 def _with_rewards(
-    config: TrainConfig, judge: RewardModel | None, env_id: str
+    config: TrainConfig, judge: RewardModel | None, env_id: str, tool_format: str | None
 ) -> gymnasium.Env[str, str]:
-    return with_rewards(plain_env(config, env_id, "train"), config, judge)
+    return with_rewards(plain_env(config, env_id, "train", tool_format), config, judge)
 
 
 def _room(env: ToolUseEnv, wanted: int) -> int:

@@ -35,7 +35,12 @@ from reagent_env.trainers.drills import drill_texts, drills
 from reagent_env.trainers.held_out import held_out, held_out_fields
 from reagent_env.trainers.imitation import demonstration
 from reagent_env.trainers.optimiser import make_optimiser
-from reagent_env.trainers.parts import load_for_training, plain_env, training_parts
+from reagent_env.trainers.parts import (
+    fitting_tool_format,
+    load_for_training,
+    plain_env,
+    training_parts,
+)
 from reagent_env.trainers.policies.policy import Policy
 from reagent_env.trainers.progress import TrainProgress
 from reagent_env.trainers.rendering import Renderer
@@ -161,6 +166,8 @@ def _demonstrations(
     if checkpoint is not None and kept.exists():
         return _read(kept), load_for_training(config, checkpoint)
     progress.say("Playing scripted demonstrations")
+    policy = None if config.policy == UNTRAINED else load_for_training(config)
+    tool_format = "compact" if policy is None else fitting_tool_format(policy)
     env_id = config.env
     judge = make_reward_model(config.judge) if config.needs_judge else None
     seconds = round(config.mixed_demonstrations * config.second_demonstrations) if judge else 0
@@ -172,9 +179,12 @@ def _demonstrations(
     played = {}
     for number, name in enumerate(_STAGES):
         count, quality = wanted[name]
-        make = functools.partial(_scripted_env, config, judge if name == "second" else None)
+        make = functools.partial(
+            _scripted_env, config, judge if name == "second" else None, tool_format
+        )
         played[name] = _played(make, env_id, count, quality, config.seed + number) if count else []
-    policy = _untrained(config, played) if config.policy == UNTRAINED else load_for_training(config)
+    if policy is None:
+        policy = _untrained(config, played)
     renderer = Renderer(policy.tokenizer)
     found = {
         name: [demonstration(one.trajectory, list(one.messages), renderer) for one in played[name]]
@@ -194,8 +204,10 @@ def _demonstrations(
     return fitting, policy
 
 
-def _scripted_env(config: TrainConfig, judge: RewardModel | None) -> gymnasium.Env[str, str]:
-    env = plain_env(config, config.env, "train")
+def _scripted_env(
+    config: TrainConfig, judge: RewardModel | None, tool_format: str | None
+) -> gymnasium.Env[str, str]:
+    env = plain_env(config, config.env, "train", tool_format)
     return env if judge is None else CritiqueRefine(env, judge)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 CONTEXT_LENGTH = 2048
-VOCABULARY = 1024
+VOCABULARY = 2048
 
 FRAMES = (
     '<tool_call>{"name": "',
@@ -38,17 +38,17 @@ CHAT_TEMPLATE = (
 """ChatML, to the letter: nothing is trimmed, nothing added."""
 
 SHAPE = {
-    "hidden_size": 160,
-    "intermediate_size": 448,
-    "num_hidden_layers": 5,
-    "num_attention_heads": 5,
-    "num_key_value_heads": 5,
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
 }
-"""1.7 million parameters, embeddings included."""
+"""1.1 million parameters, embeddings included."""
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on ``texts``: any text has ids, digits stand alone.
+    """A byte-level BPE tokenizer trained on ``texts``: any text has ids.
 
     Args:
         texts: What the policy will read and write.
@@ -60,9 +60,12 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTra
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # Words, digits and what is between them, apart: a name or a label is the same tokens
-            # wherever it occurs, and can be copied.
-            pre_tokenizers.Split(Regex(r"[A-Za-z_]+|[0-9]|[^A-Za-z_0-9]+"), "isolated"),
+            # Words, numbers by two digits, and what is between them, apart: a name is the same
+            # tokens wherever it occurs, and can be copied. A label keeps its colon, so that the
+            # token before a value says what it is the value of.
+            pre_tokenizers.Split(
+                Regex(r"[A-Za-z_]+: |[A-Za-z_]+|[0-9]{1,2}|[^A-Za-z_0-9]+"), "isolated"
+            ),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
