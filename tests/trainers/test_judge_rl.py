@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 from reagent_env.reward_models import make_reward_model  # noqa: E402
 from reagent_env.trainers.judge import model as judge_model  # noqa: E402
 from reagent_env.trainers.judge.examples import judgement_text  # noqa: E402
+from reagent_env.trainers.judge.leave_one_out import pairwise_of  # noqa: E402
 from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer  # noqa: E402
 from reagent_env.trainers.judge.reward import f1, judge_reward, named_flaws  # noqa: E402
 from reagent_env.trainers.judge_rl import (  # noqa: E402
@@ -143,3 +144,17 @@ def test_data_without_pairs_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="holds no flawed record"):
         run_judge_rl(config)
+
+
+def test_pairwise_is_counted_on_the_kind_asked_for() -> None:
+    better = replace(CLEAN_ONE, trajectory=example_trajectory(4), turn_targets=(0.95,) * 4)
+    tie = [replace(one, pair_id="b") for one in (FLAWED_ONE, CLEAN_ONE)]
+    other = [replace(FLAWED_ONE, kind="wrong_tool", pair_id="c"), replace(CLEAN_ONE, pair_id="c")]
+
+    class ByLength:
+        def judge(self, trajectories: Any) -> list[Judgement]:
+            return [Judgement(score=len(each.turns) / 10) for each in trajectories]
+
+    records = [FLAWED_ONE, better, *tie, *other]
+    assert pairwise_of(ByLength(), records, "unit_slip") == 0.75  # one won, one tie
+    assert pairwise_of(ByLength(), records, "wrong_tool") == 0.5

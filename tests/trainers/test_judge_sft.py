@@ -27,6 +27,7 @@ from reagent_env.trainers.judge.examples import (  # noqa: E402
     judgement_text,
     prefix_of,
     unfinished_of,
+    without_thoughts,
 )
 from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer  # noqa: E402
 from reagent_env.trainers.judge.training import judge_sample, train_judge  # noqa: E402
@@ -111,6 +112,16 @@ def test_a_second_attempt_keeps_its_own_judgement() -> None:
     assert len(both.trajectory.attempts) == 2
     assert both.trajectory.attempts[1].feedback is not None
     assert both.target == 0.95
+
+
+def test_thoughts_can_be_taken_away() -> None:
+    whole = record(3)
+    turn = whole.trajectory.attempts[0].turns[0]
+    thinking = replace(turn, completion=f"<think>\nSo far: 7.\n</think>\n{turn.completion}")
+    turns = (thinking, *whole.trajectory.attempts[0].turns[1:])
+    attempts = (replace(whole.trajectory.attempts[0], turns=turns),)
+    bare = without_thoughts(replace(whole, trajectory=replace(whole.trajectory, attempts=attempts)))
+    assert bare == whole
 
 
 def test_examples_are_the_same_twice_and_none_is_shown_twice() -> None:

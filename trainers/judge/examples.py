@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from reagent_env.trajectory import StopReason, Trajectory
 Messages = list[dict[str, str]]
 View = Callable[[Trajectory], Messages | None]
 """What the judge reads of a trajectory; None where it does not fit."""
+
+_THOUGHT = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
 
 SOUND = "sound"
 """The verdict on a turn without a flaw."""
@@ -54,6 +57,7 @@ def judge_examples(
     prefixes: float = 0.25,
     unfinished: float = 0.06,
     second_attempts: float = 0.1,
+    bare: float = 0.3,
     seed: int = 0,
 ) -> list[JudgeExample]:
     """Examples of ``records``, each view once; the same arguments give the same examples.
@@ -64,6 +68,7 @@ def judge_examples(
         prefixes: Share of records of which also a prefix is shown, as of an attempt under way.
         unfinished: Share of which also a prefix is shown that the turn limit ended.
         second_attempts: Share shown also as a second attempt, after a flawed first one.
+        bare: Share of which all is also shown without thoughts, as small policies write.
         seed: Draws those.
     """
     records = list(records)
@@ -82,6 +87,8 @@ def judge_examples(
         first = flawed.get(record.pair_id)
         if first is not None and rng.random() < second_attempts:
             varied.append(as_second(record, first))
+        if rng.random() < bare:
+            varied += [without_thoughts(one) for one in varied]
         for one in varied:
             example = _example(one, view, rng)
             if example is not None:
@@ -133,6 +140,23 @@ def as_second(record: PlantedRecord, first: Trajectory) -> PlantedRecord:
     attempt = dataclasses.replace(record.trajectory.attempts[-1], feedback="Look again.")
     together = dataclasses.replace(record.trajectory, attempts=(first.attempts[-1], attempt))
     return dataclasses.replace(record, trajectory=together)
+
+
+def without_thoughts(record: PlantedRecord) -> PlantedRecord:
+    """The record with the calls and the answers alone, of every attempt."""
+    attempts = tuple(
+        dataclasses.replace(
+            attempt,
+            turns=tuple(
+                dataclasses.replace(turn, completion=_THOUGHT.sub("", turn.completion))
+                for turn in attempt.turns
+            ),
+        )
+        for attempt in record.trajectory.attempts
+    )
+    return dataclasses.replace(
+        record, trajectory=dataclasses.replace(record.trajectory, attempts=attempts)
+    )
 
 
 def judgement_text(record: PlantedRecord) -> str:
