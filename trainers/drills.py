@@ -33,11 +33,12 @@ _FORMS = ("What is {}?", "Find {}.", "Name {}.", "State {}.")
 
 
 def drills(renderer: Renderer, count: int, seed: int) -> list[Sample]:
-    """``count`` drills, half with the question after the article and half before it."""
+    """``count`` drills: articles to repeat with their lines in another order, questions after two
+    articles, and questions before each article, in turn."""
     worlds = [list(mini_world(WORLD_SIZE, world).things.values()) for world in WORLDS]
     rng = random.Random(f"drills/{seed}")
     return [
-        (_after if number % 2 else _before)(renderer, rng.choice(worlds), rng)
+        (_repeated, _after, _repeated, _before)[number % 4](renderer, rng.choice(worlds), rng)
         for number in range(count)
     ]
 
@@ -47,6 +48,22 @@ def drill_texts(seed: int = 0, count: int = 400) -> list[str]:
     rng = random.Random(f"texts/{seed}")
     worlds = [list(mini_world(WORLD_SIZE, world).things.values()) for world in WORLDS]
     return [_page(rng.choice(rng.choice(worlds))) for _ in range(count)]
+
+
+def _repeated(renderer: Renderer, things: Sequence[Thing], rng: random.Random) -> Sample:
+    """Three articles, then the same in another order: what stands after a label stands there again."""
+    chosen = rng.sample(list(things), 3)
+    pages = "\n".join(_page(thing) for thing in chosen)
+    sample = Sample()
+    sample.read(renderer.opening_ids([{"role": "user", "content": pages}]))
+    rng.shuffle(chosen)
+    again = []
+    for thing in chosen:
+        lines = thing.article.splitlines()
+        rng.shuffle(lines)
+        again.append("\n".join([thing.name, *lines]))
+    _write(sample, renderer.completion_ids("\n\n".join(again)), 0)
+    return sample
 
 
 def _after(renderer: Renderer, things: Sequence[Thing], rng: random.Random) -> Sample:

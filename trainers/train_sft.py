@@ -152,7 +152,7 @@ def _stages(config: TrainConfig, demonstrations: dict[str, list[Sample]]) -> lis
     context = config.sft_context_weight
     stages = [
         Stage("drills", demonstrations["drills"], config.sft_lr, 1, 0.0, context),
-        Stage("clean", demonstrations["clean"], config.sft_lr, config.sft_epochs, 0.0, context),
+        Stage("clean", demonstrations["clean"], config.sft_lr, config.sft_epochs),
         Stage("mixed", mixture, config.mixed_lr, 1, 0.5, 0.0),
     ]
     return [stage for stage in stages if stage.samples]

@@ -6,15 +6,23 @@ The default policy on a machine without a GPU: it acts in a whole episode of
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+    from reagent_env.trainers.policies.policy import Policy
+
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 CONTEXT_LENGTH = 2048
 VOCABULARY = 2048
+
+SHIPPED = Path(__file__).parent / "tiny_policy"
+"""The cold-started policy that comes with the package; ``trainers/configs/tiny.toml`` makes it."""
 
 FRAMES = (
     '<tool_call>{"name": "',
@@ -109,3 +117,24 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCau
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
+
+
+def load_tiny() -> Policy:
+    """The policy that comes with the package, after its cold start and before any reinforcement."""
+    from reagent_env.trainers.policies.pretrained import load_pretrained
+
+    return load_pretrained(SHIPPED, name="tiny")
+
+
+def ship(run: Path) -> None:
+    """Put the newest checkpoint of an ``sft`` run in the package's place: model and tokenizer alone."""
+    from reagent_env.trainers.policies import checkpoint_folder
+
+    SHIPPED.mkdir(exist_ok=True)
+    for file in checkpoint_folder(run).iterdir():
+        if file.is_file():
+            shutil.copy(file, SHIPPED / file.name)
+
+
+if __name__ == "__main__":
+    ship(Path(sys.argv[1]))
