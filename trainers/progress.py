@@ -43,7 +43,7 @@ class TrainProgress:
         self._config = config
         self._total = config.updates
         self._paces: deque[float] = deque(maxlen=RECENT)
-        self._seconds: float | None = None
+        self._last: tuple[int, float] | None = None
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -106,9 +106,9 @@ class TrainProgress:
         return "  ".join(part for part in shown if part)
 
     def _time_left(self, update: int, seconds: float) -> str:
-        if self._seconds is not None:
-            self._paces.append(seconds - self._seconds)
-        self._seconds = seconds
+        if self._last is not None and update > self._last[0]:
+            self._paces.append((seconds - self._last[1]) / (update - self._last[0]))
+        self._last = (update, seconds)
         if not self._paces:
             return ""
         left = (self._total - update) * sum(self._paces) / len(self._paces)
