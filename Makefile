@@ -22,9 +22,9 @@ docker:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/ensure-system; fi
 	@scripts/ensure-docker || echo "Going on without Docker: its tests will fail if REAGENT_REQUIRE_DOCKER=1, else skip."
 
-demo: $(VENV)/ready bubblewrap   ## set up, then watch an agent in the best sandbox found
+demo: $(VENV)/ready bubblewrap   ## set up, then an agent learns: Reagent-U, ten minutes on two cores
 	$(BIN)/reagent doctor
-	$(BIN)/reagent eval reagent/PythonMath-v0 --agent expert --episodes 200
+	$(BIN)/reagent demo
 
 test: $(VENV)/ready docker   ## set up, lint, type-check, test (both sandboxes)
 	$(BIN)/reagent sandbox build || [ "$$REAGENT_REQUIRE_DOCKER" != 1 ]

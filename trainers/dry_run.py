@@ -163,7 +163,7 @@ def _room(config: TrainConfig, plan: MemoryPlan, shape: ModelShape) -> str:
 def _commands(config: TrainConfig, command: str) -> Iterator[str]:
     if not config.gpus:
         if config.engine == "vllm":
-            yield f"reagent serve {shlex.quote(config.policy)}   # answers at {config.engine_url}"
+            yield f"reagent serve-policy {shlex.quote(config.policy)}   # answers at {config.engine_url}"
         yield command
         return
     yield f"# Not run here: it takes {config.gpus} GPUs" + (
