@@ -21,6 +21,7 @@ from reagent_env.agents.workers import Workers
 from reagent_env.env import ToolUseEnv
 from reagent_env.task import Task
 from reagent_env.trainers.engines.base import Engine, Sampling
+from reagent_env.trainers.lockstep import Lockstep
 from reagent_env.trainers.rendering import Renderer
 from reagent_env.trainers.rollout import rollout
 from reagent_env.trainers.sample import Group, Rollout
@@ -175,6 +176,7 @@ class Collector:
         self._complete: list[tuple[int, Group]] = []
         """(update at which it began, group), in the order of completion."""
         self._running: dict[Future[Rollout], _Job] = {}
+        self._lockstep = Lockstep(engine, concurrency)
         self._workers: Workers[_Job, Rollout] = Workers(self._seat, concurrency, "rollout")
 
     @property
@@ -184,23 +186,36 @@ class Collector:
         return sorted([*self._open, *complete, *self._again])
 
     def collect(
-        self, update: int, on_rollout: Callable[[Rollout], None] = lambda rollout: None
+        self,
+        update: int,
+        on_rollout: Callable[[Rollout], None] = lambda rollout: None,
+        *,
+        count: int | None = None,
     ) -> list[Group]:
         """Groups for ``update``, complete, in order of their numbers.
+
+        Args:
+            update: Which is to be made.
+            on_rollout: Called with each that ends.
+            count: How many; by default as many as an update has.
 
         Raises:
             Exception: what a worker raised that is no infrastructure failure: a bug, said as it is.
         """
+        count = self._groups if count is None else count
         while True:
             self._drop_stale(update)
-            if len(self._complete) >= self._groups:
+            if len(self._complete) >= count:
                 break
-            while len(self._complete) + len(self._open) < self._groups + self._spare:
+            wanted = count + self._spare
+            missing = max(0, wanted - len(self._complete) - len(self._open))
+            self._lockstep.announce(missing * self._group_size)
+            for _ in range(missing):
                 self._begin(update)
             ended, _ = wait(self._running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
             for future in ended:
                 self._take(future, on_rollout)
-        handed = [self._complete.pop(0)[1] for _ in range(self._groups)]
+        handed = [self._complete.pop(0)[1] for _ in range(count)]
         return sorted(handed, key=lambda group: group.index)
 
     def close(self) -> None:
@@ -232,6 +247,7 @@ class Collector:
         if finished.trajectory.infrastructure_error is not None and tries <= self._retries:
             self.counts.retried += 1
             self.counts.wasted_tokens += _sampled_tokens(finished)
+            self._lockstep.announce(1)
             self._running[self._workers.play(job)] = job
             return
         if finished.masked:
@@ -259,24 +275,25 @@ class Collector:
         envs: dict[int, gymnasium.Env[str, str]] = {}
 
         def play(job: _Job) -> Rollout:
-            if job.source not in envs:
-                envs[job.source] = self._sources[job.source].make()
-            env = envs[job.source]
-            if job.max_turns is not None:
-                inner: Any = env.unwrapped
-                assert isinstance(inner, ToolUseEnv)
-                inner.max_turns = job.max_turns
-            return rollout(
-                env,
-                self._engine,
-                self._renderer,
-                job.task,
-                self._sampling,
-                seed=job.seed,
-                group=job.group,
-                member=job.member,
-                stopping=stopping,
-            )
+            with self._lockstep.seat() as engine:
+                if job.source not in envs:
+                    envs[job.source] = self._sources[job.source].make()
+                env = envs[job.source]
+                if job.max_turns is not None:
+                    inner: Any = env.unwrapped
+                    assert isinstance(inner, ToolUseEnv)
+                    inner.max_turns = job.max_turns
+                return rollout(
+                    env,
+                    engine,
+                    self._renderer,
+                    job.task,
+                    self._sampling,
+                    seed=job.seed,
+                    group=job.group,
+                    member=job.member,
+                    stopping=stopping,
+                )
 
         try:
             yield play

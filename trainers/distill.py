@@ -49,12 +49,12 @@ def _under_the_plain_prompt(rollout: Rollout, renderer: Renderer) -> Sample:
     whole = rollout.samples[-1]
     first_turn = rollout.attempts[0].turns
     if len(rollout.samples) > 1:  # an independent attempt stands under the plain prompt already
-        return _numbered_from(whole, whole.turn_of.index(first_turn), first_turn)
+        return _numbered_from(whole, 0, first_turn)
     opening = next(index for index, turn in enumerate(whole.turn_of) if turn >= 0)
     start = whole.turn_of.index(first_turn)
     sample = Sample()
     sample.read(whole.ids[:opening])
-    later = _numbered_from(whole, start, first_turn, since=start)
+    later = _numbered_from(whole, start, first_turn)
     sample.ids += later.ids
     sample.turn_of += later.turn_of
     sample.sampled_logprobs += later.sampled_logprobs
@@ -62,7 +62,7 @@ def _under_the_plain_prompt(rollout: Rollout, renderer: Renderer) -> Sample:
     return sample
 
 
-def _numbered_from(whole: Sample, start: int, first_turn: int, since: int = 0) -> Sample:
+def _numbered_from(whole: Sample, since: int, first_turn: int) -> Sample:
     """A copy of the tokens from ``since`` on, its turns counted from ``first_turn``."""
     return Sample(
         ids=whole.ids[since:],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ def make_env(
     """The environment of that id (or ``module:id``) on one split.
 
     ``split`` and ``sandbox`` are passed on where the environment's constructor takes them, so that
-    an environment of one's own need not know them.
+    an environment of one's own need not know them; ``auto`` does not replace a registered sandbox.
 
     Args:
         env_id: As ``gymnasium.make`` takes it.
@@ -43,6 +42,8 @@ def make_env(
     given = dict(kwargs or {})
     registered, accepted = _registration(env_id)
     wanted = {"split": split, "sandbox": sandbox}
+    if sandbox == "auto" and "sandbox" in registered:
+        del wanted["sandbox"]
     if tool_format is not None and "tool_format" not in registered:
         wanted["tool_format"] = tool_format
     for name, value in wanted.items():
@@ -82,7 +83,12 @@ class _NoJudge:
         return [Judgement(unscored="other: no judge in this run") for _ in trajectories]
 
 
-@functools.lru_cache(maxsize=32)
+def has_splits(env_id: str) -> bool:
+    """Whether the environment of that id can be made on one split: else all its tasks are one."""
+    accepted = _registration(env_id)[1]
+    return accepted is None or "split" in accepted
+
+
 def _registration(env_id: str) -> tuple[frozenset[str], frozenset[str] | None]:
     """Names that the registration sets, and those the constructor takes (None: any)."""
     module, _, name = env_id.rpartition(":")

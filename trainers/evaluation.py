@@ -17,6 +17,7 @@ from reagent_env.env import ToolUseEnv
 from reagent_env.task import Task
 from reagent_env.trainers.collector import episode_seed
 from reagent_env.trainers.engines.base import Engine, Sampling
+from reagent_env.trainers.lockstep import Lockstep
 from reagent_env.trainers.rendering import Renderer
 from reagent_env.trainers.rollout import rollout
 from reagent_env.trajectory import Trajectory
@@ -74,18 +75,19 @@ def evaluate_policy(
 
             def play(job: tuple[int, Task]) -> Trajectory:
                 number, task = job
-                for _ in range(retries + 1):
-                    done = rollout(
-                        env,
-                        engine,
-                        renderer,
-                        task,
-                        sampling,
-                        seed=episode_seed(seed, _GROUP, number),
-                        stopping=stopping,
-                    )
-                    if done.trajectory.infrastructure_error is None:
-                        break
+                with lockstep.seat() as seated:
+                    for _ in range(retries + 1):
+                        done = rollout(
+                            env,
+                            seated,
+                            renderer,
+                            task,
+                            sampling,
+                            seed=episode_seed(seed, _GROUP, number),
+                            stopping=stopping,
+                        )
+                        if done.trajectory.infrastructure_error is None:
+                            break
                 return done.trajectory
 
             yield play
@@ -96,6 +98,8 @@ def evaluate_policy(
         tasks = inner.tasks
     order = np.random.default_rng((seed, 4)).permutation(len(tasks))[:episodes]
     played: list[Trajectory] = []
+    lockstep = Lockstep(engine, concurrency)
+    lockstep.announce(len(order))
     with closing(Workers[tuple[int, Task], Trajectory](seat, concurrency, "held-out")) as workers:
         try:
             futures = [

@@ -13,11 +13,30 @@ import numpy as np
 from reagent_env.agents.summary import summarise
 from reagent_env.trainers import metric_names as names
 from reagent_env.trainers.config import TrainConfig
+from reagent_env.trainers.environments import has_splits
 from reagent_env.trainers.evaluation import HeldOut, evaluate_policy
 from reagent_env.trainers.parts import Parts, evaluation_sampling, plain_env
 from reagent_env.trainers.progress import TrainProgress
 from reagent_env.trainers.report import HELD_OUT
 from reagent_env.trainers.run_folder import RunFolder
+
+
+def check_splits(config: TrainConfig, parts: Parts, progress: TrainProgress) -> None:
+    """Find out before training whether there is something to evaluate on.
+
+    Raises:
+        ValueError: a split of an environment has no task; says which, and what to do.
+    """
+    wanted = [config.held_out_split] if config.held_out_episodes else []
+    wanted += [config.eval_split] if 0 < config.eval_every < config.updates else []
+    for source in parts.sources:
+        for split in dict.fromkeys(wanted):
+            plain_env(config, source.env_id, split, parts.tool_format).close()
+        if wanted and not has_splits(source.env_id):
+            progress.say(
+                f"{source.env_id} takes no split=: the tasks that it is evaluated on are those that "
+                "it is trained on. Nothing is held out."
+            )
 
 
 def held_out(

@@ -11,7 +11,7 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ from reagent_env.trainers.training_batch import (
     training_batch,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class Learner:
     """Owns the policy's weights while they change, its optimiser, and what stands beside them.
@@ -51,13 +54,22 @@ class Learner:
         metrics = learner.update(rollouts, advantages, update=0)
     """
 
-    def __init__(self, policy: Policy, config: TrainConfig, *, fixed_length: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        config: TrainConfig,
+        *,
+        fixed_length: int,
+        reference: PreTrainedModel | None = None,
+    ) -> None:
         """Prepare to train.
 
         Args:
             policy: Its model is changed in place.
             config: Loss, optimiser, sizes.
             fixed_length: Most tokens that an attempt can have, for ``aggregation="fixed_length"``.
+            reference: What ``kl`` keeps the policy near, where ``policy`` has been trained already
+                (a resumed run); by default the policy as it is.
         """
         self.policy = policy
         self.config = config
@@ -70,7 +82,8 @@ class Learner:
             nn.init.zeros_(self.value_head.bias)
         self.reference: Any = None
         if config.kl > 0 and not config.lora_rank:  # with adapters, the reference is the base below
-            self.reference = copy.deepcopy(policy.model).eval().requires_grad_(False)
+            frozen: Any = copy.deepcopy(policy.model) if reference is None else reference
+            self.reference = frozen.eval().requires_grad_(False)
         heads = [] if self.value_head is None else list(self.value_head.parameters())
         self.optimiser = make_optimiser(
             [*policy.model.parameters(), *heads],
@@ -107,7 +120,7 @@ class Learner:
         batch = training_batch(rollouts, shape)
         states = self._likelihood(batch, range(len(batch.samples))).states
         with torch.no_grad():
-            estimates = self.value_head(states).squeeze(-1).cpu()
+            estimates = self.value_head(states.float()).squeeze(-1).cpu()
         flat = torch.zeros(int(batch.turns.max()) + 1 if len(batch) else 0)
         first = _first_of_turns(batch)
         flat[batch.turns[first]] = estimates[first]
@@ -137,7 +150,8 @@ class Learner:
         if not len(batch):
             return {"tokens": 0.0}
         config = self.config
-        self.policy.model.train()
+        # Not train(): dropout would part the ratio's two sides. Checkpointing looks at the mode, though.
+        self.policy.model.train(config.gradient_checkpointing)
         everything = range(len(batch.samples))
         # One step on one batch: its own pass gives π_old, detached. Several steps, or sequences that
         # may be rejected, want it beforehand.
@@ -203,7 +217,7 @@ class Learner:
                     loss.backward()  # type: ignore[no-untyped-call]
                     sums.append(one)
                     by_token[0][mine] = found.logprobs.detach().cpu()
-                    by_token[1][mine] = found.entropy.cpu()
+                    by_token[1][mine] = found.entropy.detach().cpu()
                 if sampler:
                     where = torch.cat([mine for _, mine in sampler])
                     whole = self._corrected(batch, torch.cat([one for one, _ in sampler]), where)
@@ -263,6 +277,7 @@ class Learner:
             batch.columns[tokens].to(self.device),
             temperature=self.config.temperature,
             top_p=self.config.top_p,
+            entropy_gradient=self.config.entropy > 0,
         )
 
     @torch.no_grad()
@@ -327,8 +342,8 @@ class Learner:
         by_turn = torch.zeros(int(batch.turns.max()) + 1)
         by_turn.index_add_(0, batch.turns, weights)
         here = torch.where(at_start[mine], by_turn[batch.turns[mine]], 0.0)
-        return value_loss(
-            self.value_head(found.states).squeeze(-1),
+        return self.config.value_weight * value_loss(
+            self.value_head(found.states.float()).squeeze(-1),
             _flat(batch, values)[mine].to(self.device),
             targets[mine].to(self.device),
             here.to(self.device),

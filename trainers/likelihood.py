@@ -20,7 +20,7 @@ class Likelihood:
     logprobs: Tensor
     """[N] float32 log π(token | everything before it), under the processed distribution."""
     entropy: Tensor
-    """[N] float32 entropy of that distribution in nats, without gradient."""
+    """[N] float32 entropy of the whole distribution in nats; its gradient only where asked for."""
     states: Tensor
     """[N, H] the model's last hidden state before each token; what a value head reads."""
 
@@ -33,6 +33,7 @@ def likelihood(
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    entropy_gradient: bool = False,
 ) -> Likelihood:
     """The likelihood of ``ids[rows, columns]`` in one causal pass.
 
@@ -44,6 +45,7 @@ def likelihood(
         temperature: At which it was sampled.
         top_p: Nucleus from which it was sampled. A token outside the learner's own nucleus keeps its
             log-probability under the whole distribution: it cannot be −∞.
+        entropy_gradient: Whether the entropy will be part of a loss.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = inner.get_output_embeddings()
@@ -69,7 +71,7 @@ def likelihood(
     if top_p < 1.0:
         mass = _nucleus_mass(everything.detach(), chosen, top_p)
         logprobs = logprobs - mass.log()
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropy = -(everything.exp() * everything).sum(-1)
     return Likelihood(logprobs, entropy, states)
 

@@ -71,7 +71,7 @@ def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
         open_parts.enter_context(_torch_settings(config))
         judge = None
         if config.needs_judge:
-            judge = BatchedJudge(make_reward_model(config.judge))
+            judge = open_parts.enter_context(_judge(config))
         mixture = parse_mixture(config.env)
         tool_format = fitting_tool_format(policy)
         sources = []
@@ -129,8 +129,9 @@ def evaluation_sampling(config: TrainConfig) -> Sampling:
 def load_for_training(config: TrainConfig, checkpoint: Path | None = None) -> Policy:
     """The policy of a run: a checkpoint's, or the one that its settings name, with new adapters."""
     if checkpoint is not None:
-        return dataclasses.replace(load_policy(checkpoint), name=config.policy)
-    policy = load_policy(config.policy)
+        policy = dataclasses.replace(load_policy(checkpoint), name=config.policy)
+    else:
+        policy = load_policy(config.policy)
     if config.lora_rank:
         from reagent_env.trainers.policies.lora import apply_lora, has_adapter
 
@@ -138,7 +139,29 @@ def load_for_training(config: TrainConfig, checkpoint: Path | None = None) -> Po
             alpha = config.lora_alpha or 2 * config.lora_rank
             adapted = apply_lora(policy.model, config.lora_rank, alpha, seed=config.seed)
             policy = dataclasses.replace(policy, model=adapted)
+    if config.gradient_checkpointing:
+        model: Any = policy.model
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.context_length:
+        room = min(config.context_length, policy.context_length)
+        policy = dataclasses.replace(policy, context_length=room)
     return policy
+
+
+@contextmanager
+def _judge(config: TrainConfig) -> Iterator[RewardModel]:
+    """The run's judge, asked about many episodes at once; a server does that by itself.
+
+    Under ``deterministic`` one episode at a time: who is asked about together would be up to chance,
+    and numbers computed together differ in their last bits.
+    """
+    judge: Any = make_reward_model(config.judge)
+    if not config.judge.startswith(("http://", "https://")):
+        judge = BatchedJudge(judge, **({"max_batch": 1} if config.deterministic else {}))
+    try:
+        yield judge
+    finally:
+        getattr(judge, "close", lambda: None)()
 
 
 def _with_rewards(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import gymnasium
 
 from reagent_env.agents.workers import Stopped
 from reagent_env.env import ToolUseEnv
-from reagent_env.errors import INFRASTRUCTURE_ERRORS
+from reagent_env.errors import INFRASTRUCTURE_ERRORS, TaskError
 from reagent_env.task import Task
 from reagent_env.trainers.engines.base import ContextFull, Conversation, Engine, Sampling
 from reagent_env.trainers.rendering import Renderer
@@ -36,6 +36,8 @@ class _Episode:
     """Sum of the attempt's rewards."""
     prefix_scores: list[float | None] = field(default_factory=list)
     """Per turn of the attempt, the judged prefix's φ where the judge is asked at every step."""
+    by_step: bool = False
+    """Whether the judge is: then φ of an earlier turn is never said in hindsight."""
 
 
 def rollout(
@@ -72,11 +74,13 @@ def rollout(
     inner = env.unwrapped
     assert isinstance(inner, ToolUseEnv)
     episode = _Episode()
-    observation, info = env.reset(seed=seed, options={"task": task})
+    trajectory = Trajectory(task=task, prompt="", seed=seed)  # should there never be another
     conversation: Conversation | None = None
     stopped: StopReason | None = None
     failure: str | None = None
     try:
+        observation, info = env.reset(seed=seed, options={"task": task})
+        trajectory = inner.trajectory
         over = False
         while not over:
             if stopping is not None and stopping.is_set():
@@ -107,6 +111,8 @@ def rollout(
             _take_turn(episode, float(reward), over, info)
             if over and info.get("stop_reason") == StopReason.INFRASTRUCTURE_FAILURE:
                 failure = str(info.get("infrastructure_error", "infrastructure failure"))
+            elif math.isnan(episode.returned):
+                raise TaskError("the environment returned a reward of NaN")
     except ContextFull:
         stopped = StopReason.CONTEXT_LENGTH
     except INFRASTRUCTURE_ERRORS as error:
@@ -118,9 +124,25 @@ def rollout(
     if stopped is StopReason.CONTEXT_LENGTH and episode.prefix_scores:
         # The attempt under way counts as wrong; what was judged of it so far is not its score.
         episode.attempts.append(AttemptReturn(0.0, (None,) * len(episode.prefix_scores)))
-    trajectory = _record(inner.trajectory, episode, stopped, failure)
+    if trajectory.attempts:
+        trajectory = inner.trajectory
+    trajectory = _record(trajectory, episode, stopped, failure)
     attempts = () if failure is not None else tuple(episode.attempts)
     return Rollout(group, member, tuple(episode.samples), attempts, trajectory)
+
+
+def up_to_token_limit(rollout: Rollout, stop_ids: Sequence[int]) -> Rollout:
+    """The rollout without the first attempt that a token limit cut, and what followed it.
+
+    Cut is an attempt that outgrew the context, or whose last completion has no end of turn. Where
+    nothing is left, the rollout is masked.
+    """
+    for number, attempt in enumerate(rollout.trajectory.attempts[: len(rollout.attempts)]):
+        ids = attempt.turns[-1].completion_ids if attempt.turns else None
+        cut = attempt.stop_reason == StopReason.CONTEXT_LENGTH
+        if cut or (ids and ids[-1] not in stop_ids):
+            return replace(rollout, attempts=rollout.attempts[:number])
+    return rollout
 
 
 def _take_turn(episode: _Episode, reward: float, over: bool, info: Mapping[str, Any]) -> None:
@@ -129,15 +151,19 @@ def _take_turn(episode: _Episode, reward: float, over: bool, info: Mapping[str, 
     episode.returned += reward
     episode.prefix_scores.append(judgement.get("score"))
     if not (over or info.get("attempt_ended")):
+        episode.by_step = episode.by_step or bool(judgement)
         return
     if math.isnan(episode.returned):
         return  # spoiled by infrastructure: the whole rollout is masked
     turns = len(episode.prefix_scores)
     outcome = episode.returned - (info.get("reward/process") or 0.0)
+    said = info.get("reward/outcome")
+    if said is not None and math.isclose(outcome, said, abs_tol=1e-6):
+        outcome = float(said)  # as it was graded, without what adding and subtracting left
     scores = list(episode.prefix_scores[:-1])
-    hindsight = judgement.get("turn_scores")
-    if hindsight is not None and all(score is None for score in scores):
-        scores = [*hindsight[: turns - 1], *[None] * (turns - 1 - len(hindsight[: turns - 1]))]
+    if not episode.by_step:
+        hindsight = list(judgement.get("turn_scores") or ())[: turns - 1]
+        scores = [*hindsight, *[None] * (turns - 1 - len(hindsight))]
     episode.attempts.append(AttemptReturn(outcome, (*scores, judgement.get("score"))))
     episode.returned = 0.0
     episode.prefix_scores = []

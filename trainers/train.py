@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from reagent_env.errors import InfrastructureError
 from reagent_env.reward_models.base import up_to_attempt
 from reagent_env.reward_models.unscored import UnscoredMonitor
 from reagent_env.trainers import metric_names as names
@@ -32,12 +33,18 @@ from reagent_env.trainers.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
     policy_saver,
+    restore_random_state,
     save_checkpoint,
 )
 from reagent_env.trainers.collector import Collector, episode_seed
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.distill import distilled
-from reagent_env.trainers.held_out import evaluate_while_training, held_out, held_out_fields
+from reagent_env.trainers.held_out import (
+    check_splits,
+    evaluate_while_training,
+    held_out,
+    held_out_fields,
+)
 from reagent_env.trainers.learner import Learner
 from reagent_env.trainers.measures import batch_measures, sampled_tokens
 from reagent_env.trainers.parts import (
@@ -47,9 +54,13 @@ from reagent_env.trainers.parts import (
     training_sampling,
 )
 from reagent_env.trainers.progress import TrainProgress
+from reagent_env.trainers.rollout import up_to_token_limit
 from reagent_env.trainers.run_folder import RunFolder
 from reagent_env.trainers.sample import Group, Rollout
 from reagent_env.trainers.schedules import get_schedule, turns_at
+
+REPLACEMENTS = 3
+"""Rounds in which dynamic sampling looks for groups in place of degenerate ones; then it has fewer."""
 
 
 @dataclass(slots=True)
@@ -83,14 +94,19 @@ def train(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> Progr
 
     Raises:
         JudgeUnavailable: too many judgements have no score.
+        InfrastructureError: not one rollout of an update could be played.
         OSError: the run folder cannot be written; what was finished is there.
     """
     folder = latest_checkpoint(run.path)
     checkpoint = None if folder is None else load_checkpoint(folder)
     policy = load_for_training(config, folder)
     with training_parts(config, policy) as parts:
-        longest = config.max_tokens * _most_turns(parts)
-        learner = Learner(policy, config, fixed_length=longest)
+        check_splits(config, parts, progress)
+        longest = config.max_tokens * _most_turns(config, parts)
+        began_with = None
+        if folder is not None and config.kl > 0 and not config.lora_rank:
+            began_with = load_for_training(config).model
+        learner = Learner(policy, config, fixed_length=longest, reference=began_with)
         state = _restored(checkpoint, learner, run)
         parts.engine.pause()
         parts.publish(state.update)
@@ -127,14 +143,19 @@ def _one_update(
     update = state.update
 
     # Rollout. The reward is the environment's and its wrappers': each rollout brings it along.
-    groups = collector.collect(update, lambda rollout: _observe(monitor, rollout, progress))
+    settings = _advantage_settings(config)
+
+    def on_rollout(rollout: Rollout) -> None:
+        progress.rollout()
+        if parts.judge is not None:
+            _observe(monitor, state, rollout)
+
+    groups, trained = _collected(config, parts, collector, update, on_rollout, settings)
     monitor.check()
     collected = time.monotonic()
 
     # Advantage. Masked rollouts are in no mean.
     parts.engine.pause()
-    settings = _advantage_settings(config)
-    trained = _trained_groups(config, groups, settings)
     kept = [list(group.kept) for group in trained]
     batch = [[rollout.attempts for rollout in rollouts] for rollouts in kept]
     flat = [rollout for rollouts in kept for rollout in rollouts]
@@ -179,8 +200,6 @@ def _one_update(
         "rollout/wasted_tokens": collector.counts.wasted_tokens,
         "rollout/groups_dropped": len(groups) - len(trained),
     }
-    counts = monitor.counts()
-    state.judged, state.unscored = counts.judged, counts.unscored
     if config.eval_every and state.update % config.eval_every == 0 < config.updates - state.update:
         metrics |= evaluate_while_training(config, parts)
     if config.save_trajectories:
@@ -188,9 +207,49 @@ def _one_update(
             state.update, [rollout.trajectory for group in groups for rollout in group.rollouts]
         )
     run.log(state.update, metrics)
-    if state.update % config.checkpoint_every == 0 or state.update == config.updates:
+    last = state.update == config.updates or _time_is_up(config, state)
+    if state.update % config.checkpoint_every == 0 or last:
         _save(config, run, learner, state)
     progress.update(state.update, metrics)
+
+
+def _collected(
+    config: TrainConfig,
+    parts: Parts,
+    collector: Collector,
+    update: int,
+    on_rollout: Callable[[Rollout], None],
+    settings: AdvantageSettings,
+) -> tuple[list[Group], list[Group]]:
+    """All groups of an update, and those to train on: with dynamic sampling, replaced where needed."""
+    groups = _limited(config, parts, collector.collect(update, on_rollout))
+    trained = _trained_groups(config, groups, settings)
+    for _ in range(REPLACEMENTS if config.dynamic_sampling else 0):
+        missing = config.groups_per_update - len(trained)
+        if not missing:
+            break
+        more = _limited(config, parts, collector.collect(update, on_rollout, count=missing))
+        groups += more
+        trained += _trained_groups(config, more, settings)
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    spoiled = [one for one in rollouts if one.trajectory.infrastructure_error is not None]
+    if len(spoiled) == len(rollouts):
+        raise InfrastructureError(
+            f"Not one of the {len(rollouts)} rollouts of update {update + 1} could be played, the "
+            f"last for this reason: {spoiled[-1].trajectory.infrastructure_error}"
+        )
+    return groups, trained
+
+
+def _limited(config: TrainConfig, parts: Parts, groups: Sequence[Group]) -> list[Group]:
+    """The groups, without the attempts that a token limit cut where the settings want those out."""
+    if not config.mask_token_limit:
+        return list(groups)
+    stop_ids = parts.renderer.stop_ids
+    return [
+        Group(group.index, tuple(up_to_token_limit(one, stop_ids) for one in group.rollouts))
+        for group in groups
+    ]
 
 
 def _trained_groups(
@@ -251,6 +310,7 @@ def _restored(checkpoint: Checkpoint | None, learner: Learner, run: RunFolder) -
     if checkpoint is None:
         run.rewind(0)
         return Progressed()
+    restore_random_state(checkpoint.random_state)
     learner.optimiser.load_state_dict(checkpoint.optimizer)
     if learner.value_head is not None:
         learner.value_head.load_state_dict(
@@ -277,12 +337,13 @@ def _save(config: TrainConfig, run: RunFolder, learner: Learner, state: Progress
     )
 
 
-def _observe(monitor: UnscoredMonitor, rollout: Rollout, progress: TrainProgress) -> None:
+def _observe(monitor: UnscoredMonitor, state: Progressed, rollout: Rollout) -> None:
     """Count what the judge said of a rollout."""
-    progress.rollout()
     for index, attempt in enumerate(rollout.trajectory.attempts):
         if attempt.judgement is not None:
             monitor.observe([up_to_attempt(rollout.trajectory, index)], [attempt.judgement])
+            state.judged += 1
+            state.unscored += attempt.judgement.score is None
 
 
 def _named(learned: dict[str, float]) -> dict[str, float]:
@@ -306,8 +367,9 @@ def _nested(flat: Sequence[Any], like: Sequence[Sequence[Any]]) -> list[list[Any
     return [[next(items) for _ in one] for one in like]
 
 
-def _most_turns(parts: Parts) -> int:
-    most = 1
+def _most_turns(config: TrainConfig, parts: Parts) -> int:
+    """Most turns of an attempt, in any environment and at any time of the run."""
+    most = max(get_schedule(config.schedule).turns) if config.schedule else 1
     for source in parts.sources:
         with _opened(source.make()) as env:
             most = max(most, int(env.unwrapped.max_turns))
