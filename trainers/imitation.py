@@ -93,7 +93,7 @@ def accumulate_imitation(
         total += loss.item()
         if context_weight > 0:
             loss = loss - context_weight * logprobs[~own].sum() / context
-        (weight * loss).backward()  # type: ignore[no-untyped-call]
+        (weight * loss).backward()
     return total
 
 

@@ -214,7 +214,7 @@ class Learner:
                     )
                     if targets is not None and self.value_head is not None:
                         loss = loss + self._value_loss(batch, found, mine, values, targets, weights)
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     sums.append(one)
                     by_token[0][mine] = found.logprobs.detach().cpu()
                     by_token[1][mine] = found.entropy.detach().cpu()
@@ -304,7 +304,8 @@ class Learner:
     def _as_reference(self) -> Iterator[None]:
         """The reference in the policy's place: a frozen copy, or the model without its adapters."""
         if self.reference is None:
-            with self.policy.model.disable_adapter():
+            model: Any = self.policy.model
+            with model.disable_adapter():
                 yield
             return
         policy = self.policy

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -45,7 +45,7 @@ CHAT_TEMPLATE = (
 )
 """ChatML, to the letter: nothing is trimmed, nothing added."""
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 384,
     "num_hidden_layers": 4,
@@ -107,7 +107,6 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCau
         vocab_size=len(tokenizer),
         max_position_embeddings=CONTEXT_LENGTH,
         tie_word_embeddings=True,
-        rope_theta=10_000.0,
         initializer_range=0.02,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
