@@ -190,9 +190,10 @@ class TrainConfig:
 
     # Cold start (recipe ``sft``).
     drills: Natural = 0
-    """Look-up drills before the demonstrations, for a model without any training."""
+    """Look-up drills before the demonstrations, for a model without any training: a third are
+    questions, then two thirds in which articles are repeated, too."""
     sft_context_weight: NotNegative = 0.0
-    """How much prompts and observations are learned beside what is written; for the same."""
+    """How much the context of the first drills is learned beside what is written in them."""
     clean_demonstrations: Natural = 16_000
     """Episodes of the scripted expert."""
     mixed_demonstrations: Natural = 2_560

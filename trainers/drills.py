@@ -32,14 +32,21 @@ _ASKED = 9
 _FORMS = ("What is {}?", "Find {}.", "Name {}.", "State {}.")
 
 
-def drills(renderer: Renderer, count: int, seed: int) -> list[Sample]:
-    """``count`` drills: articles to repeat with their lines in another order, questions after two
-    articles, and questions before each article, in turn."""
+def drills(renderer: Renderer, count: int, seed: int, *, repeats: bool) -> list[Sample]:
+    """``count`` drills over a few worlds.
+
+    Args:
+        renderer: Of the policy.
+        count: How many.
+        seed: Draws them.
+        repeats: Half of them are articles to repeat, their lines in another order; the others are
+            questions, after two articles or each before its article.
+    """
     worlds = [list(mini_world(WORLD_SIZE, world).things.values()) for world in WORLDS]
-    rng = random.Random(f"drills/{seed}")
+    rng = random.Random(f"drills/{seed}/{repeats}")
+    kinds = (_repeated, _after, _repeated, _before) if repeats else (_before, _after)
     return [
-        (_repeated, _after, _repeated, _before)[number % 4](renderer, rng.choice(worlds), rng)
-        for number in range(count)
+        kinds[number % len(kinds)](renderer, rng.choice(worlds), rng) for number in range(count)
     ]
 
 

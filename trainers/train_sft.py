@@ -60,7 +60,7 @@ LOGGED = 10
 """Updates between lines of the log."""
 
 _STAGES = ("clean", "mixed", "second")
-_KEPT = ("drills", *_STAGES)
+_KEPT = ("questions", "repeats", *_STAGES)
 
 
 def train_sft(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> int:
@@ -151,7 +151,8 @@ def _stages(config: TrainConfig, demonstrations: dict[str, list[Sample]]) -> lis
     mixture = demonstrations["mixed"] + demonstrations["second"]
     context = config.sft_context_weight
     stages = [
-        Stage("drills", demonstrations["drills"], config.sft_lr, 1, 0.0, context),
+        Stage("questions", demonstrations["questions"], config.sft_lr, 1, 0.0, context),
+        Stage("repeats", demonstrations["repeats"], config.sft_lr),
         Stage("clean", demonstrations["clean"], config.sft_lr, config.sft_epochs),
         Stage("mixed", mixture, config.mixed_lr, 1, 0.5, 0.0),
     ]
@@ -190,7 +191,9 @@ def _demonstrations(
         name: [demonstration(one.trajectory, list(one.messages), renderer) for one in played[name]]
         for name in _STAGES
     }
-    found["drills"] = drills(renderer, config.drills, config.seed) if config.drills else []
+    questions = config.drills // 3
+    found["questions"] = drills(renderer, questions, config.seed, repeats=False)
+    found["repeats"] = drills(renderer, config.drills - questions, config.seed, repeats=True)
     fitting = {
         name: [one for one in samples if len(one.ids) <= policy.context_length]
         for name, samples in found.items()
