@@ -95,7 +95,7 @@ def _registration(env_id: str) -> tuple[frozenset[str], frozenset[str] | None]:
     if module:
         importlib.import_module(module)
     spec = gymnasium.spec(name)
-    entry = spec.entry_point
+    entry: Any = spec.entry_point
     if isinstance(entry, str):
         entry = gymnasium.envs.registration.load_env_creator(entry)
     parameters = inspect.signature(entry).parameters if entry is not None else {}

@@ -141,7 +141,9 @@ def load_for_training(config: TrainConfig, checkpoint: Path | None = None) -> Po
             policy = dataclasses.replace(policy, model=adapted)
     if config.gradient_checkpointing:
         model: Any = policy.model
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable = getattr(model, "activation_checkpointing_enable", None)  # its name from v5.20 on
+        enable = enable or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if config.context_length:
         room = min(config.context_length, policy.context_length)
         policy = dataclasses.replace(policy, context_length=room)
