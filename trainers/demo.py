@@ -44,7 +44,8 @@ def demo(
         f"Reagent-U: each of {config.rollouts_per_update} episodes an update is judged, criticised "
         f"and tried once more; policy {config.policy}, judge {config.judge}, {config.env}.\n"
         f"Sandbox: {_sandbox_found(config.sandbox)}. About {config.max_seconds / 60:.0f} minutes of "
-        "training, and two evaluations on held-out tasks."
+        "training, and two evaluations on held-out tasks.",
+        soft_wrap=True,
     )
     with RunFolder.create(config, out) as run, TrainProgress(config) as progress:
         try:
@@ -55,11 +56,11 @@ def demo(
             raise typer.Exit(130) from None
         write_report(run.path)
     for line in episodes_before_and_after(run.path):
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     other = json.loads(OUTCOME_RUN.read_text("utf-8")) if OUTCOME_RUN.exists() else None
     picture = draw_comparison(run.path, other)
     for line in conclusion(run.path, other):
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     console.print(
         f"\nPlots: {picture}, {run.path}/curves.png   Report: {run.path}/report.md\n"
         "Next:\n"
@@ -67,6 +68,7 @@ def demo(
         "  reagent train reagent-r --credit turn --advantage turn                  # score each turn\n"
         "  reagent train --help                                                    # your own tasks",
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -74,7 +74,7 @@ class TrainProgress:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._bar.console.print(text, markup=False)
+        self._bar.console.print(text, markup=False, soft_wrap=True)
 
     def total(self, updates: int) -> None:
         """Say how many updates there will be, where the settings do not."""
