@@ -188,7 +188,7 @@ def _one_update(
     state.next_group, state.unfinished = collector.next_group, collector.unfinished
     metrics: dict[str, Any] = {
         **batch_measures(groups, weight=config.weight, judged=parts.judge is not None),
-        **advantage_summary(batch, estimated.advantages),
+        **_judged_only(advantage_summary(batch, estimated.advantages), parts.judge is not None),
         **_named(learned),
         names.SECONDS: state.seconds,
         names.TOKENS: tokens,
@@ -344,6 +344,11 @@ def _observe(monitor: UnscoredMonitor, state: Progressed, rollout: Rollout) -> N
             monitor.observe([up_to_attempt(rollout.trajectory, index)], [attempt.judgement])
             state.judged += 1
             state.unscored += attempt.judgement.score is None
+
+
+def _judged_only(summary: dict[str, float], judged: bool) -> dict[str, float]:
+    """The summary, less the shares of unscored attempts where nobody was asked to score any."""
+    return {name: one for name, one in summary.items() if judged or not name.startswith("unscored")}
 
 
 def _named(learned: dict[str, float]) -> dict[str, float]:

@@ -229,6 +229,11 @@ def test_second_attempts_without_a_judge_are_not_counted_as_unscored(run_recipe:
     assert (progressed.update, progressed.judged) == (2, 0)
 
 
+def test_a_run_without_a_judge_speaks_of_no_unscored_attempts(run_recipe: Any) -> None:
+    _, run = run_recipe("outcome", updates=1)
+    assert not [name for name in read_metrics(run)[0] if name.startswith("unscored")]
+
+
 def test_an_update_of_which_nothing_could_be_played_is_none(run_recipe: Any) -> None:
     with pytest.raises(InfrastructureError, match=r"Not one of the 4 rollouts of update 1.*down"):
         run_recipe("outcome", env="toy_tasks:toy/Down-v0", retries=0)
