@@ -138,7 +138,10 @@ class TrainConfig:
 
     # Optimiser.
     lr: Positive = 3e-4
-    """Learning rate, constant after the warm-up."""
+    """Learning rate after the warm-up."""
+    lr_decay: Fraction = 0.0
+    """Share of the updates, the last ones, over which the rate falls linearly to a tenth; other
+    updates than the run began with move where that is."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's."""
     weight_decay: NotNegative = 0.0

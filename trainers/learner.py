@@ -30,7 +30,7 @@ from reagent_env.trainers.losses import (
     token_weights,
     value_loss,
 )
-from reagent_env.trainers.optimiser import make_optimiser, optimiser_step
+from reagent_env.trainers.optimiser import falling_rate, make_optimiser, optimiser_step
 from reagent_env.trainers.policies.policy import Policy
 from reagent_env.trainers.sample import Rollout, Sample
 from reagent_env.trainers.training_batch import (
@@ -233,7 +233,7 @@ class Learner:
                     _add(logged, {"distill/loss": loss_there})
                 norm = optimiser_step(
                     self.optimiser,
-                    lr=config.lr,
+                    lr=falling_rate(config.lr, update, config.updates, config.lr_decay),
                     warmup=config.warmup,
                     step=self.steps,
                     max_grad_norm=config.max_grad_norm,

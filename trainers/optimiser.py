@@ -26,6 +26,15 @@ def make_optimiser(
     return torch.optim.AdamW(groups, lr=lr, betas=betas, foreach=True)
 
 
+def falling_rate(lr: float, step: int, steps: int, decay: float) -> float:
+    """``lr``, but over the last ``decay`` share of ``steps`` it falls linearly to a tenth.
+
+    Example: of ten steps with ``decay=0.5``, step 4 has the whole rate, and step 7 three fifths of it.
+    """
+    left = (steps - step) / steps
+    return lr if decay == 0 or left > decay else lr * max(0.1, left / decay)
+
+
 def optimiser_step(
     optimiser: torch.optim.Optimizer, *, lr: float, warmup: int, step: int, max_grad_norm: float
 ) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from reagent_env.trainers.imitation import accumulate_imitation
-from reagent_env.trainers.optimiser import optimiser_step
+from reagent_env.trainers.optimiser import falling_rate, optimiser_step
 from reagent_env.trainers.sample import Sample
 
 
@@ -42,8 +42,7 @@ class Stage:
 
     def rate(self, step: int, batch: int) -> float:
         """Learning rate at its ``step``."""
-        left = (self.steps(batch) - step) / self.steps(batch)
-        return self.lr if left > self.decay else self.lr * max(0.1, left / self.decay)
+        return falling_rate(self.lr, step, self.steps(batch), self.decay)
 
 
 def order(seed: int, stage: int, epoch: int, count: int) -> np.ndarray[Any, Any]:
