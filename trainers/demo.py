@@ -1,8 +1,8 @@
 """``reagent demo``: the main job in about ten minutes: an agent learns from scores and critiques.
 
 Reagent-U with the policy and the judge that come with the package, on ``reagent/MiniMix-v0``, in the
-best sandbox found; then what it came to, beside the same on the outcome alone. That run was made
-before, with the command printed, since both would take twice as long.
+best sandbox found; then what it came to, beside the same on the outcome alone where a record of such
+a run is kept (:func:`keep_outcome_run`), since both together would take twice as long.
 """
 
 from __future__ import annotations
