@@ -22,6 +22,7 @@ from reagent_env.sandboxes.sweep import sweep
 OWNER = """
 import signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
 from reagent_env.sandboxes.{module} import {name} as Kind
 sys.stdin.readline()
 def make():
