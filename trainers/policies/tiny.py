@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reagent_env.trainers.policies.small import chat_tokenizer, fresh_llama
+
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -63,7 +65,6 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTra
         vocabulary: Size, the 256 bytes and three special tokens included.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -86,36 +87,19 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTra
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_tokens([AddedToken(frame, normalized=False) for frame in FRAMES])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        additional_special_tokens=[START],
-        model_max_length=CONTEXT_LENGTH,
-        clean_up_tokenization_spaces=False,
+    return chat_tokenizer(
+        tokenizer,
+        pad=PAD,
+        start=START,
+        end=END,
+        template=CHAT_TEMPLATE,
+        context_length=CONTEXT_LENGTH,
     )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCausalLM:
     """A fresh model for that tokenizer, its weights drawn by ``seed``."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=CONTEXT_LENGTH,
-        tie_word_embeddings=True,
-        initializer_range=0.02,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-        **SHAPE,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+    return fresh_llama(tokenizer, SHAPE, CONTEXT_LENGTH, seed)
 
 
 def load_tiny() -> Policy:
