@@ -13,11 +13,13 @@ import pytest
 import reagent_env
 
 ROOT = Path(__file__).parent.parent
-LAYERS = ["sandboxes", "reagent_env", "agents", "trainers"]
+LAYERS = ["sandboxes", "reagent_env", "families", "agents", "trainers", "plugins"]
 PREFIX = {
     "sandboxes": "reagent_env.sandboxes",
+    "families": "reagent_env.families",
     "agents": "reagent_env.agents",
     "trainers": "reagent_env.trainers",
+    "plugins": "reagent_env.plugins",
 }
 
 

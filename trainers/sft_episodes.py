@@ -40,9 +40,24 @@ class ScriptedEpisode:
 
 
 def scripts(
-    tasks: Sequence[Task], count: int, quality: Mapping[str, float], seed: int
+    tasks: Sequence[Task],
+    count: int,
+    quality: Mapping[str, float],
+    seed: int,
+    *,
+    by_level: bool = False,
 ) -> Iterator[Script]:
-    """``count`` scripts over the tasks, a new random order every pass."""
+    """``count`` scripts over the tasks, a new random order every pass.
+
+    Args:
+        tasks: What is played.
+        count: How many scripts.
+        quality: Strategy → probability.
+        seed: Of order and strategies.
+        by_level: A task of level n comes n times a pass: what takes more calls needs more practice.
+    """
+    if by_level:
+        tasks = [task for task in tasks for _ in range(max(1, int(task.metadata.get("level", 1))))]
     for number in range(count):
         order = np.random.default_rng((seed, number // len(tasks))).permutation(len(tasks))
         yield Script(tasks[int(order[number % len(tasks)])], quality, seed * 1_000_003 + number)

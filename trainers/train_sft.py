@@ -18,6 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from reagent_env.agents.judge_data.planting import plant
 from reagent_env.env import ToolUseEnv
 from reagent_env.reward_models import make_reward_model
 from reagent_env.reward_models.base import RewardModel
@@ -147,13 +148,13 @@ def train_sft(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> i
 
 
 def _stages(config: TrainConfig, demonstrations: dict[str, list[Sample]]) -> list[Stage]:
-    """Clean ones at a constant rate, then the mixture at a falling one."""
+    """Drills at a constant rate; clean ones and the mixture at rates that fall in the end."""
     mixture = demonstrations["mixed"] + demonstrations["second"]
     context = config.sft_context_weight
     stages = [
         Stage("questions", demonstrations["questions"], config.sft_lr, 1, 0.0, context),
         Stage("repeats", demonstrations["repeats"], config.sft_lr),
-        Stage("clean", demonstrations["clean"], config.sft_lr, config.sft_epochs),
+        Stage("clean", demonstrations["clean"], config.sft_lr, config.sft_epochs, 0.3),
         Stage("mixed", mixture, config.mixed_lr, 1, 0.5, 0.0),
     ]
     return [stage for stage in stages if stage.samples]
@@ -183,7 +184,9 @@ def _demonstrations(
         make = functools.partial(
             _scripted_env, config, judge if name == "second" else None, tool_format
         )
-        played[name] = _played(make, env_id, count, quality, config.seed + number) if count else []
+        clean = name == "clean"
+        seed = config.seed + number
+        played[name] = _played(make, env_id, count, quality, seed, clean) if count else []
     if policy is None:
         policy = _untrained(config, played)
     renderer = Renderer(policy.tokenizer)
@@ -214,12 +217,15 @@ def _scripted_env(
     return env if judge is None else CritiqueRefine(env, judge)
 
 
-def _played(make: Any, env_id: str, count: int, quality: Any, seed: int) -> list[ScriptedEpisode]:
+def _played(
+    make: Any, env_id: str, count: int, quality: Any, seed: int, by_level: bool
+) -> list[ScriptedEpisode]:
     with closing(make()) as env:
         inner = env.unwrapped
         assert isinstance(inner, ToolUseEnv)
         tasks = inner.tasks
-    return play_scripts(make, list(scripts(tasks, count, quality, seed)), env_id=env_id)
+    wanted = scripts(tasks, count, quality, seed, by_level=by_level)
+    return play_scripts(make, list(wanted), env_id=env_id)
 
 
 def _untrained(config: TrainConfig, played: dict[str, list[ScriptedEpisode]]) -> Policy:
@@ -227,7 +233,8 @@ def _untrained(config: TrainConfig, played: dict[str, list[ScriptedEpisode]]) ->
     from reagent_env.trainers.policies import tiny
 
     some = [one for name in _STAGES for one in played[name][:1500]]
-    tokenizer = tiny.make_tokenizer([*_texts(some), *drill_texts()])
+    critiques = [one.critique for one in plant(config.env, 100, sandbox=config.sandbox)]
+    tokenizer = tiny.make_tokenizer([*_texts(some), *critiques, *drill_texts()])
     model = tiny.make_model(tokenizer, config.seed)
     return Policy(UNTRAINED, model, tokenizer, tiny.CONTEXT_LENGTH)
 

@@ -35,7 +35,7 @@ from reagent_env.task_sets.search_qa import SearchTasks
 from reagent_env.task_sets.solving import Calls
 from reagent_env.task_sets.worlds_sampling import mixed_splits
 
-SIZES = {"train": 8000, "validation": 500, "test": 1000}
+SIZES = {"train": 16000, "validation": 500, "test": 1000}
 """Tasks a split, by default."""
 
 _FACTORS = range(12, 99)

@@ -101,7 +101,7 @@ def test_a_world_too_small_or_too_large_is_refused(size):
 def test_the_default_set_is_large_and_every_kind_has_its_share():
     tasks = {split: mini_mix(split) for split in SPLITS}
     assert {split: len(part) for split, part in tasks.items()} == {
-        "train": 8000,
+        "train": 16000,
         "validation": 500,
         "test": 1000,
     }

@@ -1,0 +1,1 @@
+"""Other RL libraries on our environments: one small module each, each an extra."""
