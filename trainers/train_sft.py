@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -184,16 +185,12 @@ def _demonstrations(
         make = functools.partial(
             _scripted_env, config, judge if name == "second" else None, tool_format
         )
-        clean = name == "clean"
         seed = config.seed + number
-        played[name] = _played(make, env_id, count, quality, seed, clean) if count else []
+        played[name] = _played(make, env_id, count, quality, seed, progress) if count else []
     if policy is None:
         policy = _untrained(config, played)
     renderer = Renderer(policy.tokenizer)
-    found = {
-        name: [demonstration(one.trajectory, list(one.messages), renderer) for one in played[name]]
-        for name in _STAGES
-    }
+    found = {name: _encoded(played[name], renderer) for name in _STAGES}
     questions = config.drills // 3
     found["questions"] = drills(renderer, questions, config.seed, repeats=False)
     found["repeats"] = drills(renderer, config.drills - questions, config.seed, repeats=True)
@@ -218,14 +215,40 @@ def _scripted_env(
 
 
 def _played(
-    make: Any, env_id: str, count: int, quality: Any, seed: int, by_level: bool
+    make: Any,
+    env_id: str,
+    count: int,
+    quality: Mapping[str, float],
+    seed: int,
+    progress: TrainProgress,
 ) -> list[ScriptedEpisode]:
+    """``count`` episodes; clean ones, which chance has no part in, are played once a task."""
     with closing(make()) as env:
         inner = env.unwrapped
         assert isinstance(inner, ToolUseEnv)
         tasks = inner.tasks
-    wanted = scripts(tasks, count, quality, seed, by_level=by_level)
-    return play_scripts(make, list(wanted), env_id=env_id)
+    clean = quality is CLEAN
+    wanted = list(scripts(tasks, count, quality, seed, by_level=clean))
+    distinct = list({one.task.id: one for one in wanted}.values()) if clean else wanted
+    played = play_scripts(
+        make, distinct, env_id=env_id, on_episode=_teller(progress, len(distinct))
+    )
+    if not clean:
+        return played
+    by_task = {one.trajectory.task.id: one for one in played}
+    return [by_task[one.task.id] for one in wanted if one.task.id in by_task]
+
+
+def _teller(progress: TrainProgress, total: int) -> Callable[[], None]:
+    """Says every tenth of the way."""
+    done = itertools.count(1)
+
+    def tell() -> None:
+        number = next(done)
+        if number * 10 // total > (number - 1) * 10 // total:
+            progress.say(f"  {number:,} of {total:,} played")
+
+    return tell
 
 
 def _untrained(config: TrainConfig, played: dict[str, list[ScriptedEpisode]]) -> Policy:
@@ -237,6 +260,15 @@ def _untrained(config: TrainConfig, played: dict[str, list[ScriptedEpisode]]) ->
     tokenizer = tiny.make_tokenizer([*_texts(some), *critiques, *drill_texts()])
     model = tiny.make_model(tokenizer, config.seed)
     return Policy(UNTRAINED, model, tokenizer, tiny.CONTEXT_LENGTH)
+
+
+def _encoded(episodes: Sequence[ScriptedEpisode], renderer: Renderer) -> list[Sample]:
+    """Their tokens; an episode that comes again is the same sample again."""
+    seen: dict[int, Sample] = {}
+    for one in episodes:
+        if id(one) not in seen:
+            seen[id(one)] = demonstration(one.trajectory, list(one.messages), renderer)
+    return [seen[id(one)] for one in episodes]
 
 
 def _texts(episodes: Sequence[ScriptedEpisode]) -> Iterable[str]:
@@ -252,7 +284,10 @@ def _texts(episodes: Sequence[ScriptedEpisode]) -> Iterable[str]:
 
 def _write(path: Path, demonstrations: dict[str, list[Sample]]) -> None:
     arrays: dict[str, Any] = {}
-    for name, samples in demonstrations.items():
+    for name, every in demonstrations.items():
+        samples = list({id(one): one for one in every}.values())
+        place = {id(one): number for number, one in enumerate(samples)}
+        arrays[f"{name}_order"] = np.array([place[id(one)] for one in every], np.int64)
         arrays[f"{name}_ids"] = np.array([i for one in samples for i in one.ids], np.int32)
         arrays[f"{name}_turns"] = np.array([t for one in samples for t in one.turn_of], np.int16)
         arrays[f"{name}_ends"] = np.cumsum([len(one.ids) for one in samples], dtype=np.int64)
@@ -279,5 +314,5 @@ def _read(path: Path) -> dict[str, list[Sample]]:
                         versions=[0 if turn >= 0 else -1 for turn in own],
                     )
                 )
-            found[name] = samples
+            found[name] = [samples[place] for place in arrays[f"{name}_order"]]
     return found
