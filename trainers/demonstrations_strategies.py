@@ -77,7 +77,7 @@ def premature(solver: Solver, question: str, rng: random.Random) -> Play:
     while (calls := play.calls) is not None:
         results = yield calls
         play.send(results)
-        if play.calls is not None and rng.random() < 0.75:
+        if play.calls is not None and rng.random() < 0.95:
             used = [one for one in values_in("\n".join(results)) if one in _written(play.calls)]
             return rng.choice(used or values_in("\n".join(results)) or ["unknown"])
     return play.misread(rng)

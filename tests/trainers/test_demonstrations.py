@@ -174,10 +174,10 @@ def test_flaws_fit_the_question():
 # Mixtures -----------------------------------------------------------------------------------------
 
 
-def test_two_in_five_episodes_of_the_mixture_succeed_in_every_kind(env):
+def test_a_quarter_of_the_episodes_of_the_mixture_succeed_in_every_kind(env):
     right = {name: share for name, share in MIXED.items() if name in RIGHT}
     assert sum(MIXED.values()) == pytest.approx(1)
-    assert sum(right.values()) == pytest.approx(0.40)
+    assert sum(right.values()) == pytest.approx(0.28)
     outcomes = defaultdict(list)
     for number, task in enumerate(mini_mix("train")[:640]):
         player = policy(MIXED, seed=number)
@@ -185,7 +185,7 @@ def test_two_in_five_episodes_of_the_mixture_succeed_in_every_kind(env):
         player._start(None)
         outcomes[task.metadata["kind"]].append(player.strategies[0] in RIGHT)
     assert {len(found) for found in outcomes.values()} == {80}
-    assert all(0.25 <= sum(found) / 80 <= 0.55 for found in outcomes.values())
+    assert all(0.15 <= sum(found) / 80 <= 0.42 for found in outcomes.values())
 
 
 def test_a_mixture_succeeds_exactly_where_its_strategy_is_a_right_one(env):
