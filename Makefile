@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help demo test test-vllm lint attacks soak bench clean bubblewrap docker
+.PHONY: help demo tiny test test-vllm lint attacks soak bench clean bubblewrap docker
 .DEFAULT_GOAL := help
 help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,11 @@ attacks: $(VENV)/ready docker   ## every attack x 20 on each sandbox, its twin w
 test-vllm: $(VENV)/ready docker   ## a real vLLM server plays an environment (first time: 5 minutes, 3 GB)
 	PYTHON=$(PYTHON) scripts/make-vllm-venv .venv-vllm
 	$(BIN)/python -m pytest tests/served -m vllm --timeout 1500
+
+tiny: $(VENV)/ready docker   ## train the policy `tiny` anew, from nothing (about 45 minutes on two cores)
+	$(BIN)/reagent train --config trainers/configs/tiny-clean.toml --out runs/tiny-clean
+	$(BIN)/reagent train --config trainers/configs/tiny.toml --out runs/tiny
+	$(BIN)/python -m reagent_env.trainers.policies.tiny runs/tiny
 
 soak: $(VENV)/ready docker   ## 2,000 episodes; files, processes, memory stay flat
 	$(BIN)/python -m pytest tests/soak -m soak
