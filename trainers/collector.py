@@ -7,23 +7,17 @@ Under ``deterministic`` an update's own groups are waited for, in order, and no 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import gymnasium
 import numpy as np
 
-from reagent_env.agents.workers import Workers
-from reagent_env.env import ToolUseEnv
 from reagent_env.task import Task
 from reagent_env.trainers.engines.base import Engine, Sampling
-from reagent_env.trainers.lockstep import Lockstep
+from reagent_env.trainers.players import Job, LocalPlayers, Players
 from reagent_env.trainers.rendering import Renderer
-from reagent_env.trainers.rollout import rollout
 from reagent_env.trainers.sample import Group, Rollout
 
 POLL_SECONDS = 0.5
@@ -74,16 +68,6 @@ def episode_seed(seed: int, group: int, member: int) -> int:
     return int(np.random.SeedSequence((seed, group, member)).generate_state(1)[0])
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    group: int
-    member: int
-    source: int
-    task: Task
-    seed: int
-    max_turns: int | None
-
-
 @dataclass(slots=True)
 class _Open:
     """A group under way."""
@@ -109,7 +93,7 @@ class CollectorCounts:
 
 
 class Collector:
-    """Runs episodes in threads and returns groups of rollouts.
+    """Has episodes played, in threads or by the players it is given, and returns groups of rollouts.
 
     Example::
 
@@ -135,8 +119,9 @@ class Collector:
         turns_at: Callable[[int], int | None] = lambda update: None,
         unfinished: Sequence[int] = (),
         next_group: int = 0,
+        players: Players | None = None,
     ) -> None:
-        """Start the workers; nothing runs before :meth:`collect`.
+        """Start the threads, unless others play; nothing runs before :meth:`collect`.
 
         Args:
             sources: Environments.
@@ -154,6 +139,7 @@ class Collector:
             turns_at: From an update to its turn limit, or None for the environment's own.
             unfinished: Groups that an interrupted run had begun.
             next_group: The first group that no run has begun.
+            players: Who plays the episodes; by default ``concurrency`` threads around ``engine``.
         """
         self.counts = CollectorCounts()
         self.next_group = next_group
@@ -162,8 +148,6 @@ class Collector:
         self._weighted = [
             (weight, len(source.tasks)) for weight, source in zip(weights, sources, strict=True)
         ]
-        self._engine = engine
-        self._renderer = renderer
         self._sampling = sampling
         self._seed = seed
         self._groups = groups
@@ -175,9 +159,10 @@ class Collector:
         self._open: dict[int, _Open] = {}
         self._complete: list[tuple[int, Group]] = []
         """(update at which it began, group), in the order of completion."""
-        self._running: dict[Future[Rollout], _Job] = {}
-        self._lockstep = Lockstep(engine, concurrency)
-        self._workers: Workers[_Job, Rollout] = Workers(self._seat, concurrency, "rollout")
+        self._running: dict[Future[Rollout], Job] = {}
+        self._players = players or LocalPlayers(
+            lambda job: self._sources[job.source].make(), engine, renderer, concurrency
+        )
 
     @property
     def unfinished(self) -> list[int]:
@@ -209,7 +194,7 @@ class Collector:
                 break
             wanted = count + self._spare
             missing = max(0, wanted - len(self._complete) - len(self._open))
-            self._lockstep.announce(missing * self._group_size)
+            self._players.announce(missing * self._group_size)
             for _ in range(missing):
                 self._begin(update)
             ended, _ = wait(self._running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
@@ -219,8 +204,8 @@ class Collector:
         return sorted(handed, key=lambda group: group.index)
 
     def close(self) -> None:
-        """Give up what is running and end the workers. Twice is fine."""
-        self._workers.stop()
+        """Give up what is running. Twice is fine."""
+        self._players.stop()
 
     def _begin(self, update: int) -> None:
         if self._again:
@@ -230,13 +215,13 @@ class Collector:
         self._open[index] = _Open(update)
         for member in range(self._group_size):
             job = self._job(index, member, update)
-            self._running[self._workers.play(job)] = job
+            self._running[self._players.play(job)] = job
 
-    def _job(self, group: int, member: int, update: int) -> _Job:
+    def _job(self, group: int, member: int, update: int) -> Job:
         chosen = assignment(self._seed, group, self._weighted)
         task = self._sources[chosen.source].tasks[chosen.task]
         seed = episode_seed(self._seed, group, member)
-        return _Job(group, member, chosen.source, task, seed, self._turns_at(update))
+        return Job(group, member, chosen.source, task, seed, self._sampling, self._turns_at(update))
 
     def _take(self, future: Future[Rollout], on_rollout: Callable[[Rollout], None]) -> None:
         """Count one rollout, and its group where that is complete now."""
@@ -247,8 +232,8 @@ class Collector:
         if finished.trajectory.infrastructure_error is not None and tries <= self._retries:
             self.counts.retried += 1
             self.counts.wasted_tokens += _sampled_tokens(finished)
-            self._lockstep.announce(1)
-            self._running[self._workers.play(job)] = job
+            self._players.announce(1)
+            self._running[self._players.play(job)] = job
             return
         if finished.masked:
             self.counts.masked += 1
@@ -268,38 +253,6 @@ class Collector:
                 self._again.append(group.index)
                 self.counts.stale += 1
                 self.counts.wasted_tokens += sum(map(_sampled_tokens, group.rollouts))
-
-    @contextmanager
-    def _seat(self, stopping: threading.Event) -> Iterator[Callable[[_Job], Rollout]]:
-        """A worker's own environments, each made when first needed."""
-        envs: dict[int, gymnasium.Env[str, str]] = {}
-
-        def play(job: _Job) -> Rollout:
-            with self._lockstep.seat() as engine:
-                if job.source not in envs:
-                    envs[job.source] = self._sources[job.source].make()
-                env = envs[job.source]
-                if job.max_turns is not None:
-                    inner: Any = env.unwrapped
-                    assert isinstance(inner, ToolUseEnv)
-                    inner.max_turns = job.max_turns
-                return rollout(
-                    env,
-                    engine,
-                    self._renderer,
-                    job.task,
-                    self._sampling,
-                    seed=job.seed,
-                    group=job.group,
-                    member=job.member,
-                    stopping=stopping,
-                )
-
-        try:
-            yield play
-        finally:
-            for env in envs.values():
-                env.close()
 
 
 def _sampled_tokens(rollout: Rollout) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import gymnasium
@@ -12,14 +11,11 @@ import numpy as np
 
 from reagent_env.agents.refine import speaks_of_critique
 from reagent_env.agents.summary import Rate, Summary, summarise
-from reagent_env.agents.workers import Workers
 from reagent_env.env import ToolUseEnv
-from reagent_env.task import Task
 from reagent_env.trainers.collector import episode_seed
 from reagent_env.trainers.engines.base import Engine, Sampling
-from reagent_env.trainers.lockstep import Lockstep
+from reagent_env.trainers.players import Job, LocalPlayers, Players
 from reagent_env.trainers.rendering import Renderer
-from reagent_env.trainers.rollout import rollout
 from reagent_env.trajectory import Trajectory
 
 _GROUP = 1 << 40
@@ -54,6 +50,9 @@ def evaluate_policy(
     concurrency: int,
     retries: int = 2,
     on_episode: Callable[[], None] = lambda: None,
+    players: Players | None = None,
+    source: int = 0,
+    split: str | None = None,
 ) -> HeldOut:
     """Act once in each of ``episodes`` different tasks, always the same ones for a seed.
 
@@ -67,50 +66,57 @@ def evaluate_policy(
         concurrency: Episodes at once.
         retries: Further tries of an episode that infrastructure spoiled.
         on_episode: Called as each ends.
+        players: Who plays; by default ``concurrency`` threads around ``engine``.
+        source: Index of the environment among the run's, for ``players``.
+        split: Its split, for ``players``.
     """
-
-    @contextmanager
-    def seat(stopping: threading.Event) -> Iterator[Callable[[tuple[int, Task]], Trajectory]]:
-        with closing(make_env()) as env:
-
-            def play(job: tuple[int, Task]) -> Trajectory:
-                number, task = job
-                with lockstep.seat() as seated:
-                    for _ in range(retries + 1):
-                        done = rollout(
-                            env,
-                            seated,
-                            renderer,
-                            task,
-                            sampling,
-                            seed=episode_seed(seed, _GROUP, number),
-                            stopping=stopping,
-                        )
-                        if done.trajectory.infrastructure_error is None:
-                            break
-                return done.trajectory
-
-            yield play
-
     with closing(make_env()) as first:
         inner = first.unwrapped
         assert isinstance(inner, ToolUseEnv)
         tasks = inner.tasks
     order = np.random.default_rng((seed, 4)).permutation(len(tasks))[:episodes]
-    played: list[Trajectory] = []
-    lockstep = Lockstep(engine, concurrency)
-    lockstep.announce(len(order))
-    with closing(Workers[tuple[int, Task], Trajectory](seat, concurrency, "held-out")) as workers:
-        try:
-            futures = [
-                workers.play((number, tasks[int(index)])) for number, index in enumerate(order)
-            ]
-            for future in futures:
-                played.append(future.result())
-                on_episode()
-        except BaseException:
-            workers.stop()
-            raise
+    jobs = [
+        Job(
+            _GROUP,
+            number,
+            source,
+            tasks[int(index)],
+            episode_seed(seed, _GROUP, number),
+            sampling,
+            split=split,
+        )
+        for number, index in enumerate(order)
+    ]
+    if players is not None:
+        played = _played(jobs, players, retries, on_episode)
+    else:
+        with closing(
+            LocalPlayers(lambda job: make_env(), engine, renderer, concurrency, "held-out")
+        ) as threads:
+            try:
+                played = _played(jobs, threads, retries, on_episode)
+            except BaseException:
+                threads.stop()
+                raise
     settled = [one for one in played if one.infrastructure_error is None]
     talk = [speaks_of_critique(one.attempts[0]) for one in settled if one.attempts]
     return HeldOut(summarise(played), sum(talk) / max(1, len(talk)), tuple(played))
+
+
+def _played(
+    jobs: Sequence[Job], players: Players, retries: int, on_episode: Callable[[], None]
+) -> list[Trajectory]:
+    """The trajectories of ``jobs``, in order; those that infrastructure spoiled are played again."""
+    found: dict[int, Trajectory] = {}
+    left = list(range(len(jobs)))
+    for again in range(retries + 1):
+        players.announce(len(left))
+        futures = [(number, players.play(jobs[number])) for number in left]
+        left = []
+        for number, future in futures:
+            found[number] = future.result().trajectory
+            if found[number].infrastructure_error is not None and again < retries:
+                left.append(number)
+            else:
+                on_episode()
+    return [found[number] for number in range(len(jobs))]
