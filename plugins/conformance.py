@@ -143,7 +143,11 @@ class Driver(Protocol):
     name: str
     """The plug-in's name."""
     unseen: frozenset[str]
-    """Names of ``Seen``'s fields that the library has no place for; the table shows them."""
+    """Names of ``Seen``'s fields that the library has no place for; the table shows them.
+
+    A driver may have ``loss_sees``, the table's word for the rewards that reach the loss; by default
+    ``each turn``, or ``scalar only`` where ``turn_shares`` is unseen.
+    """
 
     def can_play(self, script: Script) -> bool:
         """False for scripts that the library has no words for (several calls a turn, say)."""
@@ -341,6 +345,8 @@ def _note(driver: Driver, played: int, found: int) -> None:
             "episodes": played,
             "differences": found,
             "unseen": sorted(driver.unseen),
+            "loss": getattr(driver, "loss_sees", None)
+            or ("scalar only" if "turn_shares" in driver.unseen else "each turn"),
         }
         path = Path(folder) / f"conformance-{driver.name.replace('/', '-')}.json"
         path.write_text(json.dumps(line) + "\n", encoding="utf-8")

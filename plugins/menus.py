@@ -1,0 +1,268 @@
+"""Menus: the completions that a policy may choose from at a step, proposed from what it has read.
+
+A menu is a function from a :class:`MenuView` to choices, one a slot; None leaves a slot empty, and
+that action is masked. It sees question, observations and its own completions, never the answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reagent_env.plugins.text_features import overlap, words
+from reagent_env.tool_formats import ToolFormat
+from reagent_env.trajectory import ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One entry, e.g. ``Choice('<tool_call>…</tool_call>', "search River Nanjorn")``."""
+
+    completion: str
+    """What the environment's ``step`` gets."""
+    label: str = ""
+    """What a featuriser compares with the question; the completion itself where empty."""
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The words of the label."""
+        return frozenset(words(self.label or self.completion))
+
+
+@dataclass(frozen=True, slots=True)
+class MenuView:
+    """What a menu may look at: everything the policy has read and written, nothing else."""
+
+    question: str
+    """The task's question."""
+    observation: str
+    """What was read last; the prompt at the start."""
+    results: tuple[str, ...]
+    """The last turn's tool results, unframed; empty at the start."""
+    read: tuple[str, ...]
+    """All tool results of this attempt, the last first."""
+    chosen: tuple[str, ...]
+    """The completions of this attempt so far."""
+    tools: tuple[Mapping[str, Any], ...]
+    """Schemas of the environment's tools, in OpenAI's shape."""
+    tool_format: ToolFormat
+    """How calls and answers are written."""
+    turns_left: int | None
+    """Turns before the limit, where the environment says so."""
+    info: Mapping[str, Any]
+    """What the environment's last ``reset`` or ``step`` said."""
+
+    def call(self, name: str, arguments: Mapping[str, Any], label: str = "") -> Choice:
+        """A choice that makes one call."""
+        shown = label or f"{name} {' '.join(map(str, arguments.values()))}"
+        return Choice(self.tool_format.render_calls([ToolCall(name, arguments)]), shown)
+
+    def answer(self, text: str, label: str = "") -> Choice:
+        """A choice that ends the attempt with an answer."""
+        return Choice(self.tool_format.render_answer(text), label or f"answer {text}")
+
+
+Menu = Callable[[MenuView], Sequence[Choice | str | None]]
+
+_NAME = re.compile(r"“[^”]+”|\"[^\"]+\"|[A-Z][\w'-]*(?: (?:of |the )?[A-Z][\w'-]*)*")
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
+_DATE = re.compile(r"\d{1,2} [A-Z][a-z]+ \d{4}|[A-Z][a-z]+ \d{1,2}, \d{4}|\d{4}-\d{2}-\d{2}")
+_URL = re.compile(r"\b[a-z]+://[^\s\"<>]+")
+_SENTENCE = re.compile(r"(?<=[.!?;:])\s+|\n+")
+_ASKING = {"a", "an", "at", "compute", "find", "give", "how", "in", "is", "name", "on", "state"}
+_ASKING |= {"tell", "the", "what", "when", "where", "which", "who"}
+"""First words of questions: capitalised, and no names."""
+
+
+def names_in(text: str) -> list[str]:
+    """Capitalised names and quoted titles of a text, each once, in order; not a question's first word."""
+    found = (name.strip("“”\"'") for name in _NAME.findall(text))
+    return list(dict.fromkeys(n for n in found if n and n.lower() not in _ASKING))
+
+
+def numbers_in(text: str) -> list[str]:
+    """Numbers of a text as written, each once, in order."""
+    return list(dict.fromkeys(_NUMBER.findall(text)))
+
+
+# Whatever the tools are ---------------------------------------------------------------------------
+
+
+def proposed_calls(view: MenuView) -> list[Choice | None]:
+    """A menu for any environment: calls its schemas allow on what was read, then answers from it.
+
+    Slots are regions that keep their meaning: six a tool (by schema: an ``enum``'s values, names,
+    numbers or addresses that stand in the question or the last observation), then eight answers.
+    An environment that lists its own actions (``info["available_actions"]``) is taken at its word.
+    """
+    listed = view.info.get("available_actions")
+    if isinstance(listed, Sequence) and not isinstance(listed, str):
+        return _listed(view, listed)
+    texts = [*view.read[:6], view.question]
+    slots: list[Choice | None] = []
+    for tool in view.tools:
+        calls = list(itertools.islice(_calls(view, tool["function"], texts), 6))
+        slots += [*calls, *[None] * (6 - len(calls))]
+    return slots + answer_candidates(view, view.results, 8)
+
+
+def _listed(view: MenuView, listed: Sequence[Any]) -> list[Choice | None]:
+    """The environment's own actions: calls of its only tool, or texts as they are."""
+    tools = [tool["function"] for tool in view.tools]
+    slots: list[Choice | None] = []
+    for action in listed:
+        if isinstance(action, Mapping) and "name" in action:
+            slots.append(view.call(str(action["name"]), action.get("arguments", {})))
+        elif len(tools) == 1 and len(tools[0]["parameters"].get("properties", {})) == 1:
+            [parameter] = tools[0]["parameters"]["properties"]
+            slots.append(view.call(tools[0]["name"], {parameter: action}, str(action)))
+        else:
+            slots.append(Choice(str(action), str(action)))
+    return slots
+
+
+def _calls(view: MenuView, function: Mapping[str, Any], texts: Sequence[str]) -> Any:
+    schema = function["parameters"]
+    wanted = schema.get("required", [])
+    pools = [_values(name, schema["properties"][name], texts) for name in wanted if name != "code"]
+    if len(pools) < len(wanted):
+        return  # a program is nothing to be picked from a text
+    chosen = set(view.chosen)
+    for values in _together(pools):
+        choice = view.call(function["name"], dict(zip(wanted, values, strict=True)))
+        if choice.completion not in chosen:
+            yield choice
+
+
+def _together(pools: Sequence[Sequence[Any]]) -> Any:
+    """Combinations, those of neighbours that differ first: the two numbers of a sum, say."""
+    every = itertools.product(*pools)
+    first = list(itertools.islice(every, 64))
+    return sorted(first, key=lambda values: len(set(map(repr, values))) < len(values))
+
+
+def _values(name: str, schema: Mapping[str, Any], texts: Sequence[str]) -> list[Any]:
+    """Values of a parameter that stand in what was read."""
+    if "enum" in schema:
+        return list(schema["enum"])
+    kind = schema.get("type")
+    if kind == "boolean":
+        return [True, False]
+    joined = "\n".join(texts)
+    if kind in ("integer", "number"):
+        plain = [number.replace(",", "") for number in numbers_in(joined) if "/" not in number]
+        if kind == "integer":
+            return [int(number) for number in plain if "." not in number][:8]
+        return [float(number) for number in plain][:8]
+    if kind == "array":
+        return [[value] for value in _values(name, schema.get("items", {}), texts)]
+    if kind == "string":
+        addresses = list(dict.fromkeys(_URL.findall(joined)))
+        if "url" in name:
+            return addresses[:6]
+        return [*names_in(joined), *addresses, *numbers_in(joined)][:8]
+    return []
+
+
+# Answers from what was read -----------------------------------------------------------------------
+
+
+def answer_candidates(view: MenuView, texts: Sequence[str], count: int) -> list[Choice | None]:
+    """``count`` slots of answers: names, dates and numbers that stand in ``texts``, best match first.
+
+    A candidate is ranked by the words that its sentence shares with the question.
+    """
+    asked = frozenset(words(view.question))
+    in_question = view.question.casefold()
+    ranked: dict[str, tuple[float, str]] = {}
+    for text in texts:
+        for sentence in _SENTENCE.split(text)[:200]:
+            match = overlap(asked, frozenset(words(sentence)))
+            dates = _DATE.findall(sentence)
+            rest = _DATE.sub(" ", _URL.sub(" ", sentence))
+            for found in [*dates, *names_in(rest), *numbers_in(rest)]:
+                if found.casefold() in in_question or (len(found) < 2 and not found.isdigit()):
+                    continue
+                if match > ranked.get(found, (-1.0, ""))[0]:
+                    ranked[found] = (match, sentence)
+    best = sorted(ranked.items(), key=lambda item: -item[1][0])[:count]
+    slots: list[Choice | None] = [view.answer(text, sentence) for text, (_, sentence) in best]
+    return slots + [None] * (count - len(slots))
+
+
+# Environments that come with the package ----------------------------------------------------------
+
+_LISTING = re.compile(r"^(Results for .*|\[\d+\] .*|\s*url: .*)$", re.MULTILINE)
+_PAGE = re.compile(r"^\[\d+\] (.+)\n\s+url: (\S+)", re.MULTILINE)
+
+
+def search_menu(view: MenuView) -> list[Choice | None]:
+    """SearchQA: two searches for names of the question, four pages of the last results, ten answers."""
+    names = sorted(names_in(view.question), key=len, reverse=True)[:2]
+    slots: list[Choice | None] = [
+        view.call("search", {"queries": [name], "top_k": 4}, f"search {name}") for name in names
+    ]
+    slots += [None] * (2 - len(slots))
+    pages = [found for text in view.results for found in _PAGE.findall(text)][:4]
+    opened: list[Choice | None] = [
+        view.call("browse", {"url": url}, f"open {title}") for title, url in pages
+    ]
+    slots += opened + [None] * (4 - len(opened))
+    prose = [_LISTING.sub("", text) for text in view.results]
+    return slots + answer_candidates(view, prose, 10)
+
+
+_PROGRAMS: Mapping[str, str] = {
+    "greatest common divisor": "import math\nprint(math.gcd(*values))",
+    "least common multiple": "import math\nprint(math.lcm(*values))",
+    "product": "import math\nprint(math.prod(values))",
+    "sum": "print(sum(values))",
+    "set bits": "print(bin(values[0]).count('1'))",
+    "primes between": (
+        "low, high = sorted(values)[:2]\n"
+        "print(sum(n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))"
+        " for n in range(low, high + 1)))"
+    ),
+    "prime factors": (
+        "n, d, found = values[0], 2, []\n"
+        "while d * d <= n:\n"
+        "    while n % d == 0:\n"
+        "        found.append(d)\n"
+        "        n //= d\n"
+        "    d += 1\n"
+        "print(', '.join(map(str, found + [n] * (n > 1))))"
+    ),
+    "lowest terms": "from fractions import Fraction\nprint(Fraction(values[0], values[1]))",
+}
+"""What it computes → a program over ``values``, the whole numbers of the question."""
+
+
+def python_menu(view: MenuView) -> list[Choice | None]:
+    """PythonMath: eight short programs over the question's numbers, and their last printed line.
+
+    Kinds whose problems they solve: ``gcd lcm products count_bits count_primes prime_factorization
+    fraction_simplification``. Which program a question asks for is what there is to learn.
+    """
+    values = [int(n) for n in re.findall(r"\d+", view.question)][:8]
+    slots: list[Choice | None] = []
+    for label, program in _PROGRAMS.items():
+        code = f"values = {json.dumps(values)}\n{program}"
+        slots.append(view.call("python", {"code": code}, label) if values else None)
+    printed = [text.strip().splitlines()[-1] for text in view.results if text.strip()]
+    return [*slots, view.answer(printed[-1], "answer what was printed") if printed else None]
+
+
+MENUS: Mapping[str, Menu] = {
+    "reagent/SearchQA": search_menu,
+    "reagent/PythonMath": python_menu,
+}
+"""Environment, without version → its menu; all others get :func:`proposed_calls`."""
+
+
+def menu_for(env_id: str | None) -> Menu:
+    """The menu of an environment's id, or :func:`proposed_calls`."""
+    return MENUS.get((env_id or "").rpartition("-v")[0], proposed_calls)
