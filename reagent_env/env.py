@@ -6,6 +6,7 @@ Not here: how calls are written (``tool_formats/``), run (``tool_runner.py``) or
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from reagent_env.judgement import Judgement
 from reagent_env.observation import bounded_observation
 from reagent_env.sandboxes.contract import Limits, Sandbox
 from reagent_env.sandboxes.errors import SandboxLost
+from reagent_env.simulator import MakeSimulator, checked_score, simulator_maker
 from reagent_env.spaces import AnyText
 from reagent_env.task import Task
 from reagent_env.tool_formats import ToolFormat, get_tool_format
@@ -29,6 +31,8 @@ from reagent_env.tool_runner import run_calls
 from reagent_env.trajectory import StopReason, ToolCall, ToolResult, Trajectory, Turn
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from reagent_env.sandboxes.pool import SandboxPool
 
 
@@ -37,7 +41,9 @@ class ToolUseEnv(gymnasium.Env[str, str]):
 
     The action is one raw completion of a language model, tool calls inside; the observation is
     what the model reads next. A turn without a call is final: its answer is graded, and the
-    outcome in [0, 1] is the reward of that step; every other step's reward is 0.
+    outcome in [0, 1] is the reward of that step; every other step's reward is 0. With a
+    :class:`~reagent_env.simulator.Simulator` the outcome is its score, whatever the policy says,
+    and the episode ends once the simulated task is decided.
 
     Example::
 
@@ -51,7 +57,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
     a failed machine is never a reward of 0. Leave such episodes out.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012 (Gymnasium's own shape)
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"]}  # noqa: RUF012 (Gymnasium's own shape)
 
     def __init__(
         self,
@@ -59,6 +65,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         tools: Tools = (),
         sandbox: str | Callable[[], Sandbox] | SandboxPool | None = None,
         *,
+        simulator: str | MakeSimulator | None = None,
         split: str | None = None,
         max_turns: int = 8,
         max_calls_per_turn: int = 8,
@@ -78,6 +85,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
                 :class:`Tool` objects, or functions that :func:`reagent_env.tool` can take.
             sandbox: ``auto``, ``docker``, ``embedded``, ``process``, a factory, a pool, or None
                 where no tool needs one.
+            simulator: What makes an attempt's simulator of its task, or ``"module:name"`` of it.
             split: ``train``, ``validation``, ``test`` or ``all``; by default ``train`` of a named
                 set, and all of a path's or of tasks given.
             max_turns: Turns after which the episode is truncated with outcome 0.
@@ -89,7 +97,8 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             sandbox_limits: What each sandbox may use.
             sandbox_requires: Names of :class:`~reagent_env.sandboxes.Capabilities` without which
                 the environment refuses to be made.
-            render_mode: ``ansi`` to have :meth:`render` return the episode as text.
+            render_mode: ``ansi`` to have :meth:`render` return the episode as text,
+                ``rgb_array`` for the simulator's picture.
 
         Raises:
             ValueError: an argument is out of range or unknown; the message names the nearest.
@@ -105,8 +114,11 @@ class ToolUseEnv(gymnasium.Env[str, str]):
                 raise ValueError(f"{name} must be a whole number from 1 up, got {count!r}.")
         if not isinstance(max_seconds, int | float) or not max_seconds > 0:
             raise ValueError(f"max_seconds must be a positive number, got {max_seconds!r}.")
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"Unknown render_mode {render_mode!r}; known: 'ansi' or None.")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            known = ", ".join(self.metadata["render_modes"])
+            raise ValueError(f"Unknown render_mode {render_mode!r}; known: {known}, or None.")
+        if render_mode == "rgb_array" and simulator is None:
+            raise ValueError("Only a simulator has a picture; pass render_mode='ansi'.")
         self.render_mode = render_mode
         self.observation_space = AnyText()
         self.action_space = AnyText()
@@ -125,6 +137,11 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         )
         self.max_attempts = 1
         """Attempts after which an episode's sandbox is given back; refining wrappers raise it."""
+        self._make_simulator = None if simulator is None else simulator_maker(simulator)
+        if simulator is None and any(tool.needs_simulator for tool in self.tools.values()):
+            names = ", ".join(t.name for t in self.tools.values() if t.needs_simulator)
+            raise ValueError(f"The tools {names} act on a simulator; pass simulator=.")
+        self._picture: NDArray[Any] | None = None
         self._pool = self._find_pool(sandbox, sandbox_limits, tuple(sandbox_requires))
         self._episode: RunningEpisode | None = None
         self._closed = False
@@ -145,11 +162,13 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         self._refuse_if_closed()
         super().reset(seed=seed)
         self._release()
-        task = self._choose(options or {})
-        prompt = f"{self.system_prompt}\n\n{task.question}" if self.system_prompt else task.question
-        self._episode = RunningEpisode(task, prompt, seed)
-        info = {"task_id": task.id, "turn": 0, "attempt": 1, **self.opening(task)}
-        return prompt, info
+        self._picture = None
+        episode = RunningEpisode(self._choose(options or {}), seed)
+        self._start_simulator(episode)
+        self._episode = episode
+        opening = self.opening(episode.task)
+        episode.prompt = "\n\n".join(message["content"] for message in opening["messages"])
+        return episode.prompt, {"task_id": episode.task.id, "turn": 0, "attempt": 1, **opening}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take one completion: run its calls, or grade its answer when it makes none.
@@ -166,6 +185,8 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             raise TypeError(f"An action is one completion, a str; got {type(action).__name__}.")
         parsed = self.tool_format.parse(action)
         try:
+            if episode.simulator_failure is not None:
+                raise episode.simulator_failure
             if parsed.calls:
                 return self._act(episode, action, parsed.calls)
             return self._answer(episode, action, parsed.final_text or "")
@@ -175,8 +196,11 @@ class ToolUseEnv(gymnasium.Env[str, str]):
     def opening(self, task: Task) -> dict[str, Any]:
         """What ``info`` says where an attempt at ``task`` starts from its prompt alone."""
         system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        simulator = None if self._episode is None else self._episode.simulator
+        seen = "" if simulator is None else simulator.opening
+        question = f"{task.question}\n\n{seen}" if seen else task.question
         return {
-            "messages": [*system, {"role": "user", "content": task.question}],
+            "messages": [*system, {"role": "user", "content": question}],
             "tools": [tool.schema for tool in self.tools.values()],
             "sandbox": None if self._pool is None else self._pool.backend,
         }
@@ -184,7 +208,8 @@ class ToolUseEnv(gymnasium.Env[str, str]):
     def begin_attempt(self, feedback: str | None, *, replaced: bool = False) -> None:
         """Start a further attempt at the same task, for wrappers that refine.
 
-        Turns and time are counted anew.
+        Turns and time are counted anew; a simulator starts anew, as each attempt is worth what its
+        own state is.
 
         Args:
             feedback: What the policy read of the attempt before, which it goes on from: the
@@ -203,6 +228,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             raise ResetNeeded("A further attempt begins after one that the policy ended.")
         if feedback is None:
             self._release()
+        self._start_simulator(episode)
         episode.attempts.append(RunningAttempt(feedback, replaced))
 
     def judgement_by(self, judge: object) -> Judgement | None:
@@ -220,10 +246,13 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         if episode.attempt.stop_reason is not None:
             episode.attempt.judgement = judgement
 
-    def render(self) -> str | None:
-        """The episode so far as text, in ``ansi`` mode."""
+    def render(self) -> Any:
+        """The episode so far as text (``ansi``), or the simulator's last picture (``rgb_array``)."""
         if self.render_mode is None or self._episode is None:
             return None
+        if self.render_mode == "rgb_array":
+            simulator = self._episode.simulator
+            return self._picture if simulator is None else simulator.render()
         parts = [self._episode.prompt]
         for attempt in self._episode.attempts:
             if attempt.feedback is not None:
@@ -283,11 +312,17 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         results, observation = bounded_observation(
             results, self.tool_format, self.max_observation_chars
         )
-        attempt.turns.append(Turn(action, calls, tuple(results), observation))
-        if time.monotonic() - attempt.began >= self.max_seconds:
-            return self._end(episode, StopReason.WALL_TIME, 0.0, observation)
-        if len(attempt.turns) >= self.max_turns:
-            return self._end(episode, StopReason.MAX_TURNS, 0.0, observation)
+        reason: StopReason | None = None
+        if episode.simulator is not None and episode.simulator.over:
+            reason = StopReason.FINISHED
+        elif time.monotonic() - attempt.began >= self.max_seconds:
+            reason = StopReason.WALL_TIME
+        elif len(attempt.turns) + 1 >= self.max_turns:
+            reason = StopReason.MAX_TURNS
+        outcome = 0.0 if reason is None else _standing(episode)
+        attempt.turns.append(Turn(action, calls, tuple(results), observation, outcome))
+        if reason is not None:
+            return self._end(episode, reason, outcome, observation)
         return observation, 0.0, False, False, self._info(episode)
 
     def _run(
@@ -301,6 +336,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
                 sandbox=lambda: self._sandbox(episode, deadline),
                 max_calls=self.max_calls_per_turn,
                 deadline=deadline,
+                simulator=episode.simulator,
             )
 
         sandbox_was_unused = episode.lease is None
@@ -320,10 +356,14 @@ class ToolUseEnv(gymnasium.Env[str, str]):
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
         attempt = episode.attempt
         if time.monotonic() - attempt.began >= self.max_seconds:
-            attempt.turns.append(Turn(action))
-            return self._end(episode, StopReason.WALL_TIME, 0.0, "")
+            outcome = _standing(episode)
+            attempt.turns.append(Turn(action, reward=outcome))
+            return self._end(episode, StopReason.WALL_TIME, outcome, "")
         attempt.final_answer = final_answer(text, self.tool_format.answer_style)
-        outcome = grade(episode.task, attempt.final_answer)
+        if episode.simulator is None:
+            outcome = grade(episode.task, attempt.final_answer)
+        else:
+            outcome = _standing(episode)
         attempt.turns.append(Turn(action, reward=outcome))
         return self._end(episode, StopReason.ANSWERED, outcome, "")
 
@@ -342,7 +382,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         episode.ended = time.monotonic()
         if outcome is None or len(episode.attempts) >= self.max_attempts:
             self._release()
-        terminated = reason is StopReason.ANSWERED
+        terminated = reason in (StopReason.ANSWERED, StopReason.FINISHED)
         reward = float("nan") if outcome is None else outcome
         return observation, reward, terminated, not terminated, self._info(episode)
 
@@ -426,6 +466,27 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         episode.lease.deadline = deadline
         return episode.lease
 
+    def _start_simulator(self, episode: RunningEpisode) -> None:
+        """A fresh one in place of the last attempt's; a failure is kept for the first step to mask."""
+        self._end_simulator()
+        episode.simulator_failure = None
+        if self._make_simulator is not None:
+            try:
+                episode.simulator = self._make_simulator(episode.task)
+            except INFRASTRUCTURE_ERRORS as error:
+                episode.simulator_failure = error
+
+    def _end_simulator(self) -> None:
+        """Close the simulator, its last picture kept."""
+        if self._episode is None or self._episode.simulator is None:
+            return
+        simulator, self._episode.simulator = self._episode.simulator, None
+        with contextlib.suppress(*INFRASTRUCTURE_ERRORS):  # what the attempt was worth stands
+            if self.render_mode == "rgb_array" and not self._closed:
+                self._picture = simulator.render()
+        with contextlib.suppress(*INFRASTRUCTURE_ERRORS):
+            simulator.close()
+
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise ClosedEnvironmentError("The environment is closed; make a new one.")
@@ -439,3 +500,9 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         if self._episode is not None and self._episode.lease is not None:
             lease, self._episode.lease = self._episode.lease, None
             lease.release()
+        self._end_simulator()
+
+
+def _standing(episode: RunningEpisode) -> float:
+    """What the attempt is worth without an answer: nothing, or what its simulator's state is."""
+    return 0.0 if episode.simulator is None else checked_score(episode.simulator)

@@ -11,6 +11,7 @@ from reagent_env.trajectory import Attempt, StopReason, Turn
 
 if TYPE_CHECKING:
     from reagent_env.sandboxes.pool import Lease
+    from reagent_env.simulator import Simulator
 
 
 class RunningAttempt:
@@ -40,17 +41,20 @@ class RunningAttempt:
 
 
 class RunningEpisode:
-    """One episode as it grows: its attempts, its sandbox, what was judged already."""
+    """One episode as it grows: its attempts, its sandbox or simulator, what was judged already."""
 
-    def __init__(self, task: Task, prompt: str, seed: int | None) -> None:
+    def __init__(self, task: Task, seed: int | None) -> None:
         self.task = task
-        self.prompt = prompt
+        self.prompt = ""
         self.seed = seed
         self.began = time.monotonic()
         self.ended: float | None = None
         self.attempts = [RunningAttempt()]
         self.judgements: dict[tuple[int, int, int], tuple[object, Judgement]] = {}
         self.lease: Lease | None = None
+        self.simulator: Simulator | None = None
+        self.simulator_failure: Exception | None = None
+        """What kept the attempt's simulator from starting; its first step is masked with it."""
         self.infrastructure_error: str | None = None
         self.tool_seconds = 0.0
 

@@ -20,6 +20,7 @@ import pydantic
 
 from reagent_env.errors import ToolError
 from reagent_env.sandboxes.contract import Sandbox
+from reagent_env.simulator import Simulator
 from reagent_env.task import Task
 
 RESERVED_NAMES = frozenset({"reset", "step", "state", "close"})
@@ -55,7 +56,8 @@ class Tool:
     arguments_model: type[pydantic.BaseModel] = field(repr=False)
     """Validates the arguments a model sends."""
     injected: Mapping[str, type] = field(default_factory=dict)
-    """Parameter → ``Sandbox`` or ``Task``: given by the environment, hidden from the model."""
+    """Parameter → ``Sandbox``, ``Task`` or a simulator's class: given by the environment, hidden from
+    the model."""
     timeout_s: float | None = 30.0
     """Seconds after which the model is told it timed out; None where the tool keeps its own deadline."""
 
@@ -79,6 +81,11 @@ class Tool:
     def needs_sandbox(self) -> bool:
         """True if a call of this tool takes the episode's sandbox."""
         return Sandbox in self.injected.values()
+
+    @property
+    def needs_simulator(self) -> bool:
+        """True if a call of this tool acts on the episode's simulator."""
+        return any(issubclass(kind, Simulator) for kind in self.injected.values())
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -161,10 +168,10 @@ def tool(
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a :class:`Tool` of a typed function with a Google docstring.
 
-    A parameter annotated ``Sandbox`` or ``Task`` is filled in by the environment and hidden from
-    the model. Raise :class:`~reagent_env.errors.ToolError` for what the model should read; any
-    other exception is shown to it as the tool's failure, except infrastructure failures, which
-    mask the episode.
+    A parameter annotated ``Sandbox``, ``Task`` or with a simulator's class is filled in by the
+    environment and hidden from the model. Raise :class:`~reagent_env.errors.ToolError` for what the
+    model should read; any other exception is shown to it as the tool's failure, except
+    infrastructure failures, which mask the episode.
 
     Example::
 
@@ -230,7 +237,7 @@ def _make_tool(function: Callable[..., Any], name: str | None, timeout_s: float 
         if parameter.name not in hints:
             raise TypeError(f"Tool {tool_name!r}: parameter {parameter.name!r} has no type hint.")
         annotation = hints[parameter.name]
-        if annotation in _INJECTED:
+        if annotation in _INJECTED or _is_simulator(annotation):
             injected[parameter.name] = annotation
             continue
         if parameter.name not in described:
@@ -258,6 +265,10 @@ def _make_tool(function: Callable[..., Any], name: str | None, timeout_s: float 
         injected=injected,
         timeout_s=timeout_s,
     )
+
+
+def _is_simulator(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Simulator)
 
 
 def _without_titles(schema: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 from reagent_env.daemon_threads import run_in_thread
 from reagent_env.errors import INFRASTRUCTURE_ERRORS, ToolError
 from reagent_env.sandboxes.contract import Sandbox
+from reagent_env.simulator import Simulator
 from reagent_env.task import Task
 from reagent_env.tool_definition import Tool, ToolOutput
 from reagent_env.trajectory import ToolCall, ToolResult
@@ -31,10 +32,12 @@ def run_calls(
     sandbox: Callable[[], Sandbox],
     max_calls: int,
     deadline: float,
+    simulator: Simulator | None = None,
 ) -> list[ToolResult]:
     """Run ``calls`` at the same time and return one result each, in order.
 
-    Calls that share the sandbox run one after another among themselves; all others overlap.
+    Calls that share the sandbox or the simulator run one after another among themselves; all
+    others overlap. No call runs in a simulator whose task is over.
 
     Args:
         calls: What the policy wrote, malformed calls among them.
@@ -43,6 +46,7 @@ def run_calls(
         sandbox: Gives the episode's sandbox; called only if a tool needs it.
         max_calls: Calls beyond this many are answered, not run.
         deadline: Reading of ``time.monotonic()`` after which no call starts or is waited for.
+        simulator: The attempt's, given to tools that ask for it.
 
     Raises:
         InfrastructureError, SandboxError, ConnectionError: something around the policy failed.
@@ -57,10 +61,10 @@ def run_calls(
             continue
         tool, arguments = prepared
         keeps_deadline = tool.timeout_s is None and not tool.is_async and len(calls) == 1
-        if tool.needs_sandbox or keeps_deadline:
+        if tool.needs_sandbox or tool.needs_simulator or keeps_deadline:
             here.append((position, tool, arguments))
         else:
-            given = _inject(tool, arguments, task, sandbox)
+            given = _inject(tool, arguments, task, sandbox, simulator)
             launched.append((position, _launch(tool, given, call, deadline)))
     failure: Exception | None = None
     for position, tool, arguments in here:
@@ -70,7 +74,11 @@ def run_calls(
             )
             continue
         try:
-            given = _inject(tool, arguments, task, sandbox)
+            if tool.needs_simulator and simulator is not None and simulator.over:
+                told = "Error: not run; the task is over."
+                results[position] = _failed(calls[position], "tool_error", told)
+                continue
+            given = _inject(tool, arguments, task, sandbox, simulator)
             results[position] = _run_now(tool, given, calls[position])
         except INFRASTRUCTURE_ERRORS as error:
             failure = error
@@ -113,10 +121,17 @@ def _prepare(
 
 
 def _inject(
-    tool: Tool, arguments: dict[str, Any], task: Task, sandbox: Callable[[], Sandbox]
+    tool: Tool,
+    arguments: dict[str, Any],
+    task: Task,
+    sandbox: Callable[[], Sandbox],
+    simulator: Simulator | None,
 ) -> dict[str, Any]:
     for name, kind in tool.injected.items():
-        arguments[name] = task if kind is Task else sandbox()
+        if issubclass(kind, Simulator):
+            arguments[name] = simulator
+        else:
+            arguments[name] = task if kind is Task else sandbox()
     return arguments
 
 

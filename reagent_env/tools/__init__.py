@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,9 +18,17 @@ __all__ = ["get_tool", "python", "shell"]
 def get_tool(name: str, tasks: Sequence[Task]) -> Tool:
     """The tool of that name, over the documents that ``tasks`` brings where it needs any.
 
+    ``"module:name"`` is a tool of another module, such as a family's.
+
     Raises:
         ValueError: there is no such tool, or ``tasks`` has no ``corpus`` for it to search.
     """
+    module, _, attribute = name.partition(":")
+    if attribute:
+        found = getattr(importlib.import_module(module), attribute, None)
+        if not isinstance(found, Tool):
+            raise ValueError(f"{name!r} is no tool but {found!r}; write 'module:name' of a @tool.")
+        return found
     if name not in _MAKERS:
         near = difflib.get_close_matches(name, _MAKERS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -157,6 +157,8 @@ def gives_answer_away(critique: str, trajectory: Trajectory) -> bool:
     whole and without case, numbers by value (``46,147.0`` is 46147).
     """
     answer = trajectory.task.answer
+    if answer is None:  # a simulator's task: its goal is to be reached, not told
+        return False
     if isinstance(answer, Mapping):
         answers = [str(part) for part in answer.values()]
     elif isinstance(answer, list | tuple):
