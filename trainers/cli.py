@@ -72,6 +72,8 @@ WHEN_RESUMED = (
     "max_seconds",
     "eval_every",
     "checkpoint_every",
+    "max_policy_tokens",
+    "alarm_window",
     "keep_checkpoints",
     "concurrency",
     "threads",

@@ -37,6 +37,7 @@ NO_JUDGE = "none"
 """The judge of a run that asks none."""
 
 _BY_TURN = ("turn", "turn_myopic")
+_CRITIQUES = ("critique", "shuffled")
 
 
 def _loss_names() -> list[str]:
@@ -89,12 +90,16 @@ class TrainConfig:
     """λ, the weight of the judge's score beside the outcome; the paper's 0.3."""
     credit: Literal["trajectory", "turn"] = "trajectory"
     """The process is paid to the whole attempt, or to each turn by its difference in φ."""
+    max_policy_tokens: Natural = 0
+    """Stop after the update that brings the tokens sampled for updates nearest to this; 0 is no limit."""
     when: Literal["end", "step"] = "end"
     """One judgement at an attempt's end, or one of every prefix."""
     attempts: Annotated[int, Within(1, 2)] = 1
     """1, or 2: a second attempt after the critique of the first."""
-    feedback: Literal["critique", "retry", "independent"] = "critique"
-    """What a second attempt follows: the critique, a neutral turn, or nothing."""
+    feedback: Literal["critique", "retry", "shuffled", "independent"] = "critique"
+    """What a second attempt follows: the critique, a neutral turn, another task's critique, or nothing."""
+    score_control: Literal["none", "shuffled", "constant", "noise", "length"] = "none"
+    """For experiments: train on scores that know less than the judge's (``score_controls.py``)."""
     unscored_limit: Annotated[float, Within(0, 0.999)] = 0.2
     """Training stops when more than this share of recent judgements is unscored."""
     mask_token_limit: bool = False
@@ -229,6 +234,8 @@ class TrainConfig:
     # The run.
     seed: Natural = 0
     """Draws tasks, tokens, the order of samples and new weights."""
+    held_out_before: bool = True
+    """Evaluate before training, too; runs that begin with the same weights need it once."""
     deterministic: bool = False
     """A fixed order in place of whatever finishes first: bit for bit the same on CPU."""
     gpus: Natural = 0
@@ -253,6 +260,8 @@ class TrainConfig:
         check_fields(self)
         _check_together(self)
 
+    alarm_window: Natural = 30
+    """Updates over which a rising score beside a falling outcome raises an alarm; 0 is none."""
     @property
     def needs_judge(self) -> bool:
         """Whether a reward model is asked at all."""
@@ -313,7 +322,7 @@ def _check_together(config: TrainConfig) -> None:
             f"advantage={config.advantage!r} compares two attempts, and attempts=1. "
             "Use advantage='grpo', or attempts=2."
         )
-    if config.attempts == 2 and config.feedback == "critique" and not config.needs_judge:
+    if config.attempts == 2 and config.feedback in _CRITIQUES and not config.needs_judge:
         raise ValueError(
             "A second attempt after a critique needs a judge, and judge='none'. "
             "Use judge='rubric', or feedback='retry'."
@@ -326,6 +335,11 @@ def _check_together(config: TrainConfig) -> None:
         raise ValueError(
             f"schedule={config.schedule!r} and env_kwargs max_turns="
             f"{config.env_kwargs['max_turns']!r} both set the turn limit; leave one out."
+    if config.score_control != "none" and not (config.needs_judge and config.weight > 0):
+        raise ValueError(
+            f"score_control={config.score_control!r} changes scores that nobody gives or pays for: "
+            f"judge={config.judge!r}, weight={config.weight:g}."
+        )
         )
     if config.engine == "vllm" and not config.engine_url:
         raise ValueError(

@@ -9,10 +9,12 @@ from typing import Any
 
 import gymnasium
 
+from reagent_env.agents.refine import ShuffledCritiques
 from reagent_env.env import ToolUseEnv
 from reagent_env.reward_models.base import RewardModel
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.wrappers import CritiqueRefine, ProcessReward
+from reagent_env.wrappers.critique_refine import Feedback
 
 
 def make_env(
@@ -60,15 +62,28 @@ def make_env(
 
 
 def with_rewards(
-    env: gymnasium.Env[str, str], config: TrainConfig, judge: RewardModel | None
+    env: gymnasium.Env[str, str],
+    config: TrainConfig,
+    judge: RewardModel | None,
+    exchange: Feedback | None = None,
 ) -> gymnasium.Env[str, str]:
-    """``env`` with the rewards that the configuration asks for: its process, and further attempts."""
+    """``env`` with the rewards that the configuration asks for: its process, and further attempts.
+
+    Args:
+        env: Without any.
+        config: Says which.
+        judge: Scores and criticises.
+        exchange: Where critiques are exchanged (``feedback="shuffled"``): the same for every
+            environment of the run.
+    """
     if judge is not None:
         env = ProcessReward(
             env, judge, weight=config.weight, credit=config.credit, when=config.when
         )
     if config.attempts > 1:
-        feedback = config.feedback
+        feedback: str | Feedback = config.feedback
+        if feedback == "shuffled":
+            feedback = exchange or ShuffledCritiques()
         env = CritiqueRefine(env, judge or _NoJudge(), attempts=config.attempts, feedback=feedback)
     return env
 

@@ -51,7 +51,16 @@ def batch_measures(groups: Sequence[Group], *, weight: float, judged: bool) -> d
         measured[names.SECOND] = float(np.mean([second for _, second in pairs]))
         measured[names.GAIN] = float(np.mean([second - first for first, second in pairs]))
     measured[names.TURNS] = float(np.mean([len(rollout.trajectory.turns) for rollout in kept]))
+    measured[names.TURNS_MADE] = float(sum(len(rollout.trajectory.turns) for rollout in rollouts))
     if judged:
+        judgements = [
+            attempt.judgement
+            for rollout in rollouts
+            for attempt in rollout.trajectory.attempts
+            if attempt.judgement is not None
+        ]
+        measured[names.JUDGED] = float(len(judgements))
+        measured[names.JUDGE_TOKENS] = float(sum(one.tokens for one in judgements))
         attempts = [attempt for rollout in kept for attempt in rollout.attempts]
         scores = [attempt.score for attempt in attempts if attempt.score is not None]
         measured[names.UNSCORED] = 1 - len(scores) / len(attempts)

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import torch
 
+from reagent_env.agents.refine import ShuffledCritiques
 from reagent_env.env import ToolUseEnv
 from reagent_env.reward_models import make_reward_model
 from reagent_env.reward_models.base import RewardModel
@@ -77,8 +78,9 @@ def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
         sources = []
         concurrency = config.concurrency
         for env_id in mixture.ids:
-            make = functools.partial(_with_rewards, config, judge, env_id, tool_format)
+            make = functools.partial(_with_rewards, config, judge, env_id, tool_format, exchange)
             first = open_parts.enter_context(_closing(make()))
+        exchange = ShuffledCritiques()
             inner = first.unwrapped
             assert isinstance(inner, ToolUseEnv)
             sources.append(Source(env_id, make, inner.tasks))
@@ -167,7 +169,11 @@ def _judge(config: TrainConfig) -> Iterator[RewardModel]:
 
 
 def _with_rewards(
-    config: TrainConfig, judge: RewardModel | None, env_id: str, tool_format: str | None
+    config: TrainConfig,
+    judge: RewardModel | None,
+    env_id: str,
+    tool_format: str | None,
+    exchange: ShuffledCritiques,
 ) -> gymnasium.Env[str, str]:
     return with_rewards(plain_env(config, env_id, "train", tool_format), config, judge)
 

@@ -18,6 +18,7 @@ from reagent_env.trainers.atomic_files import write_text
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.config_fields import defaults_of
 from reagent_env.trainers.curves import draw_curves
+from reagent_env.trainers.hacking_alarm import logged_alarm
 from reagent_env.trainers.progress import duration
 from reagent_env.trainers.run_folder import read_config, read_metrics
 from reagent_env.trajectory import Trajectory
@@ -82,6 +83,7 @@ def report_text(run: Path, picture: str = "") -> str:
         _head(config, lines, summary),
         *_held_out_section(config, summary, before, after),
         f"## Curves\n\n{picture}\n\n{_table(lines)}".rstrip(),
+        *_alarm_section(run, lines),
         f"## Left out\n\n{_left_out(lines, summary)}",
         *_samples(before, after),
         f"## What next\n\n{_next(run, config)}",
@@ -184,6 +186,12 @@ def _left_out(lines: Sequence[Mapping[str, Any]], summary: Any) -> str:
     if rate is not None:
         parts.append(f"- Judgements without a score: {rate:.2%}{_kinds(lines, names.UNSCORED)}")
     return "\n".join(parts)
+
+
+def _alarm_section(run: Path, lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    alarm = logged_alarm(lines)
+    if alarm is not None:
+        yield f"## Alarm\n\n**{alarm}** See: `reagent hacking {run}`."
 
 
 def _kinds(lines: Sequence[Mapping[str, Any]], name: str) -> str:

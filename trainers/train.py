@@ -39,6 +39,7 @@ from reagent_env.trainers.checkpoints import (
 from reagent_env.trainers.collector import Collector, episode_seed
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.distill import distilled
+from reagent_env.trainers.hacking_alarm import HackingAlarm, find_alarm, logged_alarm
 from reagent_env.trainers.held_out import (
     check_splits,
     evaluate_while_training,
@@ -58,6 +59,7 @@ from reagent_env.trainers.rollout import up_to_token_limit
 from reagent_env.trainers.run_folder import RunFolder
 from reagent_env.trainers.sample import Group, Rollout
 from reagent_env.trainers.schedules import get_schedule, turns_at
+from reagent_env.trainers.score_controls import controlled
 
 REPLACEMENTS = 3
 """Rounds in which dynamic sampling looks for groups in place of degenerate ones; then it has fewer."""
@@ -111,10 +113,11 @@ def train(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> Progr
         parts.engine.pause()
         parts.publish(state.update)
         monitor = UnscoredMonitor(min(config.unscored_limit, 0.999))
-        if state.update == 0 and state.before is None and config.held_out_episodes:
+        wanted = config.held_out_before and config.held_out_episodes > 0
+        if state.update == 0 and state.before is None and wanted:
             state.before = held_out(config, run, parts, progress, update=0)
         with closing(_collector(config, parts, state)) as collector:
-            while state.update < config.updates and not _time_is_up(config, state):
+            while not _is_over(config, state):
                 _one_update(config, run, progress, parts, learner, collector, monitor, state)
         after = None
         if config.held_out_episodes:
@@ -157,7 +160,11 @@ def _one_update(
     # Advantage. Masked rollouts are in no mean.
     parts.engine.pause()
     kept = [list(group.kept) for group in trained]
-    batch = [[rollout.attempts for rollout in rollouts] for rollouts in kept]
+    batch = controlled(
+        [[rollout.attempts for rollout in rollouts] for rollouts in kept],
+        config.score_control,
+        (config.seed, update, 5),
+    )
     flat = [rollout for rollouts in kept for rollout in rollouts]
     values = None
     if get_estimator(config.advantage).needs_values and flat:
@@ -200,15 +207,19 @@ def _one_update(
         "rollout/wasted_tokens": collector.counts.wasted_tokens,
         "rollout/groups_dropped": len(groups) - len(trained),
     }
-    if config.eval_every and state.update % config.eval_every == 0 < config.updates - state.update:
+    due = config.eval_every > 0 and state.update % config.eval_every == 0
+    if due and not _is_over(config, state):
         metrics |= evaluate_while_training(config, parts)
     if config.save_trajectories:
         run.save_trajectories(
             state.update, [rollout.trajectory for group in groups for rollout in group.rollouts]
         )
+    alarm = _alarm(config, run, {**metrics, "update": state.update})
+    if alarm is not None:
+        metrics |= alarm.to_metrics()
+        progress.say(f"ALARM: {alarm} See: reagent hacking {run.path}")
     run.log(state.update, metrics)
-    last = state.update == config.updates or _time_is_up(config, state)
-    if state.update % config.checkpoint_every == 0 or last:
+    if state.update % config.checkpoint_every == 0 or _is_over(config, state):
         _save(config, run, learner, state)
     progress.update(state.update, metrics)
 
@@ -389,5 +400,22 @@ def _opened(env: Any) -> Iterator[Any]:
         env.close()
 
 
-def _time_is_up(config: TrainConfig, state: Progressed) -> bool:
-    return bool(config.max_seconds) and state.seconds >= config.max_seconds
+def _alarm(config: TrainConfig, run: RunFolder, line: dict[str, Any]) -> HackingAlarm | None:
+    """An alarm that this update raises; a run raises one."""
+    if not config.alarm_window or not config.needs_judge:
+        return None
+    lines = [*run.metrics(), line]
+    return None if logged_alarm(lines) else find_alarm(lines, config.alarm_window)
+
+
+def _is_over(config: TrainConfig, state: Progressed) -> bool:
+    """Whether the last update was made, by number, by time or by tokens sampled."""
+    if state.update >= config.updates:
+        return True
+    if config.max_seconds and state.seconds >= config.max_seconds:
+        return True
+    # The update that comes nearest to the budget: whoever makes large updates would else get more.
+    another = state.tokens / max(1, state.update)
+    return bool(config.max_policy_tokens) and (
+        state.tokens + another / 2 >= config.max_policy_tokens and state.update > 0
+    )
