@@ -66,6 +66,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         sandbox: str | Callable[[], Sandbox] | SandboxPool | None = None,
         *,
         simulator: str | MakeSimulator | None = None,
+        grade: Callable[[Task, str | None], float] = grade,
         split: str | None = None,
         max_turns: int = 8,
         max_calls_per_turn: int = 8,
@@ -86,6 +87,8 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             sandbox: ``auto``, ``docker``, ``embedded``, ``process``, a factory, a pool, or None
                 where no tool needs one.
             simulator: What makes an attempt's simulator of its task, or ``"module:name"`` of it.
+            grade: What a final answer is worth, in [0, 1]; by default what the task's grader says.
+                It raises ``GraderError`` where it cannot tell, which masks the episode.
             split: ``train``, ``validation``, ``test`` or ``all``; by default ``train`` of a named
                 set, and all of a path's or of tasks given.
             max_turns: Turns after which the episode is truncated with outcome 0.
@@ -137,6 +140,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         )
         self.max_attempts = 1
         """Attempts after which an episode's sandbox is given back; refining wrappers raise it."""
+        self._grade = grade
         self._make_simulator = None if simulator is None else simulator_maker(simulator)
         if simulator is None and any(tool.needs_simulator for tool in self.tools.values()):
             names = ", ".join(t.name for t in self.tools.values() if t.needs_simulator)
@@ -361,7 +365,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             return self._end(episode, StopReason.WALL_TIME, outcome, "")
         attempt.final_answer = final_answer(text, self.tool_format.answer_style)
         if episode.simulator is None:
-            outcome = grade(episode.task, attempt.final_answer)
+            outcome = self._grade(episode.task, attempt.final_answer)
         else:
             outcome = _standing(episode)
         attempt.turns.append(Turn(action, reward=outcome))

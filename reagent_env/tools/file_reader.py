@@ -54,16 +54,26 @@ def file_reader(path: str, part: str = "", offset: int = 0, *, task: Task) -> st
     wanted = path.strip()
     if wanted in ("", ".", "/", "./", "/work", "/work/"):
         return _listing("Files", {name: len(blob) for name, blob in task.files.items()})
-    names = wanted.split("::")
+    name, content = task_file(task, wanted)
+    text = _as_text(name, content, part.strip())
+    return _piece(wanted, text, offset)
+
+
+def task_file(task: Task, path: str, most_bytes: int = MAX_FILE_BYTES) -> tuple[str, bytes]:
+    """The own name and the content of one of the task's files, ``archive.zip::inner.png`` included.
+
+    Raises:
+        ToolError: outside the task's folder, not there, damaged, or longer than ``most_bytes``.
+    """
+    names = path.strip().split("::")
     if len(names) > _MAX_NESTING:
         raise ToolError(f"At most {_MAX_NESTING - 1} archives inside each other, got {path!r}.")
     content = _pick(task.files, _inside(names[0]), "the task")
     for outer, inner in itertools.pairwise(names):
         content = _from_archive(content, outer, inner.strip().lstrip("/"))
-    if len(content) > MAX_FILE_BYTES:
-        raise ToolError(f"{path!r} has {len(content)} bytes; at most {MAX_FILE_BYTES} can be read.")
-    text = _as_text(names[-1], content, part.strip())
-    return _piece(wanted, text, offset)
+    if len(content) > most_bytes:
+        raise ToolError(f"{path!r} has {len(content)} bytes; at most {most_bytes} can be read.")
+    return names[-1], content
 
 
 def _inside(name: str) -> str:
