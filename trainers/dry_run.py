@@ -111,10 +111,13 @@ def _work(config: TrainConfig) -> Iterator[str]:
         if config.needs_judge:
             calls = config.updates * rollouts * config.attempts
             yield f"about {calls:,} judgements" + (" a turn" if config.when == "step" else "")
+    if config.max_policy_tokens:
+        yield f"stops at {config.max_policy_tokens:,} policy tokens at the latest"
     if config.max_seconds:
         yield f"stops after {config.max_seconds:,.0f} s of training at the latest"
     yield (
-        f"held out: {config.held_out_episodes} of {config.held_out_split} before and after; "
+        f"held out: {config.held_out_episodes} of {config.held_out_split} "
+        f"{'before and after' if config.held_out_before else 'after training'}; "
         + (
             f"{config.eval_episodes} of {config.eval_split} every {config.eval_every} updates"
             if config.eval_every

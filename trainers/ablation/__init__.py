@@ -1,0 +1,1 @@
+"""``reagent ablate``: the same training under different rewards, compared by what is stated beforehand."""

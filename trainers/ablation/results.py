@@ -1,0 +1,156 @@
+"""What the finished runs of an ablation came to, read from their folders alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reagent_env.trainers import metric_names as names
+from reagent_env.trainers.ablation.comparisons import Comparison
+from reagent_env.trainers.ablation.plan import Plan, PlannedRun
+from reagent_env.trainers.run_folder import read_metrics
+
+SHORT = 0.9
+"""A run that made less than this share of the budget is no run of the experiment."""
+
+AXES = {
+    names.TOKENS: "policy tokens",
+    names.TURNS_MADE: "environment turns",
+    names.JUDGED: "judged attempts",
+    names.SECONDS: "seconds of training",
+}
+"""What a curve may go by: counted up over the log, but for the seconds, which are so already."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One finished run, e.g. ``RunRecord("reagent-u", "tiny", 0, 0.81, 1000, 80123, …)``."""
+
+    arm: str
+    start: str
+    seed: int
+    success: float
+    """On the held-out tasks after training: one pass, no judge."""
+    n: int
+    """Held-out tasks; masked ones left out."""
+    tokens: int
+    """Policy tokens sampled for updates."""
+    updates: int
+    seconds: float
+    """Of training."""
+    unscored: float
+    """Share of judgements without a score."""
+    curve: dict[str, list[float]] = field(default_factory=dict)
+    """``success`` of first attempts in training by update, and the axes of :data:`AXES`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-encodable dict, without the curve."""
+        return {name: value for name, value in asdict(self).items() if name != "curve"}
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What is there, and what is not."""
+
+    runs: tuple[RunRecord, ...]
+    short: tuple[RunRecord, ...]
+    """Runs that ended before the budget was spent; in no comparison."""
+    missing: tuple[PlannedRun, ...]
+    before: dict[str, tuple[float, int]]
+    """Cold start → success before training, episodes."""
+
+
+def read_records(plan: Plan) -> Records:
+    """Read what is finished of a plan.
+
+    Raises:
+        ValueError: a run's log is damaged.
+    """
+    runs, short, missing = [], [], []
+    for planned in plan.runs():
+        record = _record(planned)
+        if record is None:
+            missing.append(planned)
+        elif record.tokens < SHORT * plan.budget:
+            short.append(record)
+        else:
+            runs.append(record)
+    before = {}
+    for measured in plan.measurements():
+        found = _summary(measured.path)
+        if found is not None:
+            before[measured.start] = (
+                float(found["held_out"]["after"]),
+                int(found["held_out"]["n"]),
+            )
+    return Records(tuple(runs), tuple(short), tuple(missing), before)
+
+
+def by_seed(
+    runs: Sequence[RunRecord], comparison: Comparison, starts: Sequence[str]
+) -> tuple[list[float], list[str]]:
+    """The comparison's difference for each seed that has all its runs, and those cold starts used.
+
+    A seed's number is the mean over cold starts: seeds are what the interval is over, so that it
+    speaks of these cold starts and of new seeds. Cold starts without a single whole seed are left out.
+    """
+    success = {(one.arm, one.start, one.seed): one.success for one in runs}
+    seeds = sorted({one.seed for one in runs})
+    table: dict[str, dict[int, float]] = {}
+    for start in starts:
+        for seed in seeds:
+            if all((arm, start, seed) in success for arm in comparison.weights):
+                table.setdefault(start, {})[seed] = sum(
+                    weight * success[arm, start, seed] for arm, weight in comparison.weights.items()
+                )
+    used = [start for start in starts if start in table]
+    whole = [seed for seed in seeds if used and all(seed in table[start] for start in used)]
+    return [float(np.mean([table[start][seed] for start in used])) for seed in whole], used
+
+
+def arm_values(runs: Sequence[RunRecord], arm: str, start: str | None = None) -> dict[int, float]:
+    """Seed → success of an arm, mean over cold starts where none is said."""
+    found: dict[int, list[float]] = {}
+    for one in runs:
+        if one.arm == arm and start in (None, one.start):
+            found.setdefault(one.seed, []).append(one.success)
+    return {seed: float(np.mean(values)) for seed, values in sorted(found.items())}
+
+
+def _record(planned: PlannedRun) -> RunRecord | None:
+    summary = _summary(planned.path)
+    if summary is None or summary["held_out"]["after"] is None:
+        return None
+    lines = [line for line in read_metrics(planned.path) if names.SUCCESS in line]
+    return RunRecord(
+        arm=planned.arm,
+        start=planned.start,
+        seed=planned.seed,
+        success=float(summary["held_out"]["after"]),
+        n=int(summary["held_out"]["n"]),
+        tokens=int(lines[-1][names.TOKENS_TOTAL]) if lines else 0,
+        updates=int(summary["updates"]),
+        seconds=float(summary["train_seconds"]),
+        unscored=float(summary["unscored_rate"] or 0.0),
+        curve=_curve(lines),
+    )
+
+
+def _curve(lines: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {"success": [float(line[names.SUCCESS]) for line in lines]}
+    for axis in AXES:
+        values = [float(line.get(axis) or 0.0) for line in lines]
+        found[axis] = values if axis == names.SECONDS else np.cumsum(values).tolist()
+    return found
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads((path / "summary.json").read_text("utf-8")))
+    except FileNotFoundError:
+        return None
