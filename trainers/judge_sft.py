@@ -90,8 +90,12 @@ class JudgeSftConfig:
 Say = Callable[[str], None]
 
 
-def run_judge_sft(config: JudgeSftConfig, say: Say = print) -> Path:
+def run_judge_sft(
+    config: JudgeSftConfig, say: Say = print, examples: Sequence[JudgeExample] | None = None
+) -> Path:
     """Train a judge and return its folder; the same call after an interruption goes on.
+
+    ``examples`` stand in for those that ``config`` would make: who trains many judges makes them once.
 
     Raises:
         ValueError: no examples, or the folder holds a run with other settings.
@@ -102,9 +106,9 @@ def run_judge_sft(config: JudgeSftConfig, say: Say = print) -> Path:
         torch.set_num_threads(config.threads)
     run = Path(config.out)
     _claim(run, config)
-    records = _records(config, run, say)
-    examples = examples_for(records, config)
-    say(f"{len(records)} records, {len(examples)} examples")
+    if examples is None:
+        examples = examples_for(_records(config, run, say), config)
+    say(f"{len(examples)} examples")
     model, tokenizer = _model(config, run, examples)
     from reagent_env.trainers.judge.training import JudgeUpdate, judge_sample, train_judge
 

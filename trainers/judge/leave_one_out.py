@@ -1,60 +1,81 @@
-"""What a judge makes of a kind of flaw that it was never shown: one training a kind.
+"""What a judge makes of a kind of flaw that it was never shown: one training a kind, or two kinds.
 
 Slow by nature; the trainings are independent, and each is kept in a folder of its own, so that an
 interrupted sweep goes on where it was.
 
-Example::
+Example, one pass over 13,000 examples, two kinds left out at a time::
 
-    python -m reagent_env.trainers.judge.leave_one_out TRAIN.jsonl TEST.jsonl runs/leave-one-out 2
+    python -m reagent_env.trainers.judge.leave_one_out TRAIN.jsonl TEST.jsonl runs/left-out \
+        --epochs 1 --examples 13000 --together 2
 """
 
 from __future__ import annotations
 
 import json
 import math
-import sys
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import typer
 
 from reagent_env.agents.judge_data.records import PlantedRecord, read_records
 from reagent_env.agents.judge_eval.judging import judge_all
 from reagent_env.agents.judge_eval.measures import preference
 from reagent_env.reward_models import RewardModel, make_reward_model
+from reagent_env.reward_models.marks import marked_messages
+from reagent_env.trainers.judge.examples import balanced, judge_examples
 from reagent_env.trainers.judge_rl import flawed_pairs
 from reagent_env.trainers.judge_sft import JudgeSftConfig, run_judge_sft
 
 
-def leave_one_kind_out(
+def leave_kinds_out(
     train: Path,
     test: Path,
     out: Path,
     *,
-    kinds: Sequence[str] | None = None,
     epochs: int = 2,
+    together: int = 1,
+    examples: int = 0,
+    threads: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, float]:
-    """Pairwise accuracy on each kind of a judge that learned from all the others.
+    """Pairwise accuracy on each kind of a judge that learned without it.
 
     Args:
         train: ``judge-data`` records of the train split.
-        test: Records of the test split.
-        out: Folder; gets one run a kind and ``pairwise.json``.
-        kinds: Only these; by default every kind that ``test`` holds.
+        test: Records of the test split; each of its kinds is left out in turn.
+        out: Folder; gets one run a training and ``pairwise.json``.
         epochs: Passes of each training.
+        together: Kinds left out at a time: two halve the time, and ask more of the judge.
+        examples: Learn from so many at most, drawn at random; 0 is all.
+        threads: Threads of torch; 0 is its own choice.
         say: Told each kind's figure as it is known.
     """
     records = list(read_records(test))
-    held = sorted({one.kind for one in records if one.flawed}) if kinds is None else list(kinds)
+    held = sorted({one.kind for one in records if one.flawed})
+    groups = [
+        held[start :: -(-len(held) // together)] for start in range(-(-len(held) // together))
+    ]
+    shown = judge_examples(list(read_records(train)), marked_messages)
     found: dict[str, float] = {}
-    for kind in held:
-        folder = out / kind / "judge"
-        if not folder.is_dir():
-            config = JudgeSftConfig(
-                out=str(out / kind), data=str(train), leave_out=kind, epochs=epochs
-            )
-            run_judge_sft(config, say=lambda line: None)
-        found[kind] = pairwise_of(make_reward_model(str(folder)), records, kind)
-        say(f"{kind}: {found[kind]:.3f}")
+    for group in groups:
+        folder = out / "+".join(group)
+        config = JudgeSftConfig(
+            out=str(folder),
+            data=str(train),
+            leave_out=",".join(group),
+            epochs=epochs,
+            threads=threads,
+        )
+        if not (folder / "judge").is_dir():
+            left = balanced([one for one in shown if one.kind not in group])
+            left = random.Random("left out").sample(left, min(examples or len(left), len(left)))
+            run_judge_sft(config, say=lambda line: None, examples=left)
+        judge = make_reward_model(str(folder / "judge"))
+        for kind in group:
+            found[kind] = pairwise_of(judge, records, kind)
+            say(f"{kind}: {found[kind]:.3f}")
         (out / "pairwise.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     if found:
         lowest = min(found, key=lambda kind: found[kind])
@@ -76,7 +97,20 @@ def pairwise_of(judge: RewardModel, records: Sequence[PlantedRecord], kind: str)
     return sum(wins) / len(wins) if wins else math.nan
 
 
-if __name__ == "__main__":
-    leave_one_kind_out(
-        Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), epochs=int(sys.argv[4])
+def main(
+    train: Path,
+    test: Path,
+    out: Path,
+    epochs: int = 2,
+    together: int = 1,
+    examples: int = 0,
+    threads: int = 0,
+) -> None:
+    """Train one judge a kind, or two kinds, without it, and say what it makes of it."""
+    leave_kinds_out(
+        train, test, out, epochs=epochs, together=together, examples=examples, threads=threads
     )
+
+
+if __name__ == "__main__":
+    typer.run(main)
