@@ -21,8 +21,13 @@ SOLVERS = {
     "reagent/SearchQA-v0": "reagent_env.task_sets.search_qa:solve",
     "reagent/ToolMix-v0": "reagent_env.task_sets.tool_mix:solve",
     "reagent/MiniMix-v0": "reagent_env.task_sets.mini_mix:solve",
+    "reagent/TextCraft-v0": "reagent_env.families.text_craft_solver:solve",
 }
 """Environment id → its solver."""
+WANDERERS = {
+    "reagent/TextCraft-v0": "reagent_env.families.text_craft_solver:wander",
+}
+"""Environment id → what makes random moves that its simulator understands, where words would not."""
 
 
 def solver_of(env_id: str) -> Solver:
@@ -31,7 +36,16 @@ def solver_of(env_id: str) -> Solver:
         raise ValueError(
             f"There is no expert for {env_id!r}; there is one for {', '.join(SOLVERS)}."
         )
-    module, _, function = SOLVERS[env_id].partition(":")
+    return _imported(SOLVERS[env_id])
+
+
+def wanderer_of(env_id: str) -> Solver | None:
+    """What makes random moves in an environment's simulator, or None where any words will do."""
+    return _imported(WANDERERS[env_id]) if env_id in WANDERERS else None
+
+
+def _imported(name: str) -> Solver:
+    module, _, function = name.partition(":")
     solver: Solver = getattr(importlib.import_module(module), function)
     return solver
 
@@ -39,9 +53,10 @@ def solver_of(env_id: str) -> Solver:
 class ExpertAgent(Agent):
     """Plays a solver's calls one turn at a time."""
 
-    name = "expert"
-
-    def __init__(self, solver: Solver, tool_format: str | ToolFormat = "hermes") -> None:
+    def __init__(
+        self, solver: Solver, tool_format: str | ToolFormat = "hermes", name: str = "expert"
+    ) -> None:
+        self.name = name
         self.solver = solver
         self.tool_format = get_tool_format(tool_format)
         self._question = ""

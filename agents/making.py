@@ -85,8 +85,12 @@ def _scripted(request: AgentRequest, shared: contextlib.ExitStack) -> Callable[[
         solver = solver_of(request.env_id)
         return lambda: ExpertAgent(solver, request.tool_format)
     if request.spec == "random":
+        from reagent_env.agents.expert import ExpertAgent, wanderer_of
         from reagent_env.agents.random_agent import RandomAgent
 
+        wanderer = wanderer_of(request.env_id)
+        if wanderer is not None:
+            return lambda: ExpertAgent(wanderer, request.tool_format, "random")
         return lambda: RandomAgent(request.tool_format)
     return None
 

