@@ -54,6 +54,18 @@ def _file_reader(tasks: Sequence[Task]) -> Tool:
     return file_reader
 
 
+def _image2text(tasks: Sequence[Task]) -> Tool:
+    from reagent_env.tools.image2text import make_image2text_tool
+
+    return make_image2text_tool()
+
+
+def _audio2text(tasks: Sequence[Task]) -> Tool:
+    from reagent_env.tools.audio2text import make_audio2text_tool
+
+    return make_audio2text_tool()
+
+
 def _corpus(tool_name: str, tasks: Sequence[Task]) -> Any:
     corpus = getattr(tasks, "corpus", None)
     if corpus is None:
@@ -70,4 +82,6 @@ _MAKERS: dict[str, Callable[[Sequence[Task]], Tool]] = {
     "search": _search,
     "browse": _browse,
     "file_reader": _file_reader,
+    "image2text": _image2text,
+    "audio2text": _audio2text,
 }
