@@ -7,6 +7,8 @@ from typing import Any
 from gymnasium.envs.registration import register, registry
 
 from reagent_env.needs import extra
+from reagent_env.task_sets.published_need import needs_of
+from reagent_env.task_sets.published_table import BENCHMARKS
 
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "reagent/SearchQA-v0": {
@@ -58,6 +60,18 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
 }
 """Id → one line for people, what it needs beyond this package, and ``ToolUseEnv``'s arguments."""
 
+ENVIRONMENTS |= {
+    env_id: {
+        "summary": row.summary,
+        "needs": needs_of(row),
+        "tools": row.tools,
+        "entry_point": "reagent_env.benchmark_env:make_benchmark_env",
+        "vector_entry_point": "reagent_env.benchmark_env:make_benchmark_vector_env",
+        "kwargs": {"benchmark": row.name},
+    }
+    for env_id, row in BENCHMARKS.items()
+}
+
 
 def register_environments() -> None:
     """Register every id; imports nothing heavy, since it runs whenever gymnasium is imported."""
@@ -65,7 +79,9 @@ def register_environments() -> None:
         if env_id not in registry:
             register(
                 id=env_id,
-                entry_point="reagent_env.env:ToolUseEnv",
-                vector_entry_point="reagent_env.vector:ToolUseVectorEnv",
+                entry_point=entry.get("entry_point", "reagent_env.env:ToolUseEnv"),
+                vector_entry_point=entry.get(
+                    "vector_entry_point", "reagent_env.vector:ToolUseVectorEnv"
+                ),
                 kwargs=entry["kwargs"],
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import typer
 
@@ -15,12 +17,18 @@ def envs() -> None:
 
     width = max(len(env_id) for env_id in ENVIRONMENTS)
     for env_id, entry in ENVIRONMENTS.items():
-        tools = ", ".join(name.rpartition(":")[2] for name in entry["kwargs"]["tools"])
+        tools = ", ".join(name.rpartition(":")[2] for name in tools_of(entry))
         installed = "" if env_id in gymnasium.registry else "  (not registered!)"
         typer.echo(f"{env_id:<{width}}  {entry['summary']}  Tools: {tools}.{installed}")
         for line in missing(env_id):
             typer.echo(f"{'':<{width}}  needs {line}")
     typer.echo("\nTry one:  reagent play ID   or   reagent eval ID --agent expert")
+
+
+def tools_of(entry: Mapping[str, Any]) -> Sequence[str]:
+    """The names of an environment's tools; a benchmark's stand beside its arguments."""
+    names: Sequence[str] = entry.get("tools") or entry["kwargs"]["tools"]
+    return names
 
 
 def missing(env_id: str) -> list[str]:

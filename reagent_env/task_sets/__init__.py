@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from reagent_env.task import Task
 from reagent_env.task_sets.phrasing import check_split
+from reagent_env.task_sets.published_table import PUBLISHED
 
 TaskSetMaker = Callable[..., Sequence[Task]]
 """``make(split=…, **options) -> Sequence[Task]``; ``split=None`` means all splits."""
@@ -29,6 +30,7 @@ _BUILT_IN = {
     "search_qa": "reagent_env.task_sets.search_qa:search_qa",
     "tool_mix": "reagent_env.task_sets.tool_mix:tool_mix",
 }
+_BUILT_IN |= {name: f"{__name__}.published:{name}" for name in PUBLISHED}
 _REGISTERED: dict[str, TaskSetMaker] = {}
 
 
@@ -88,6 +90,8 @@ def _maker(name: str) -> TaskSetMaker:
         return _REGISTERED[name]
     if name in _BUILT_IN:
         module, _, function = _BUILT_IN[name].partition(":")
+        if name in PUBLISHED:
+            return cast(TaskSetMaker, importlib.import_module(module).maker(name))
         return cast(TaskSetMaker, getattr(importlib.import_module(module), function))
     for entry in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == name:
