@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help demo tiny test test-vllm lint attacks soak bench clean bubblewrap docker
+.PHONY: help demo tiny test test-vllm lint attacks soak bench clean bubblewrap docker media
 .DEFAULT_GOAL := help
 help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,7 +26,10 @@ demo: $(VENV)/ready bubblewrap   ## set up, then an agent learns: Reagent-U, ten
 	$(BIN)/reagent doctor
 	$(BIN)/reagent demo
 
-test: $(VENV)/ready docker   ## set up, lint, type-check, test (both sandboxes)
+media:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/ensure-system tesseract-ocr flite; fi
+
+test: $(VENV)/ready docker media   ## set up, lint, type-check, test (both sandboxes)
 	$(BIN)/reagent sandbox build || [ "$$REAGENT_REQUIRE_DOCKER" != 1 ]
 	$(MAKE) lint
 	$(BIN)/python -m pytest -n $(JOBS) -m "not attacks and not soak and not vllm"
