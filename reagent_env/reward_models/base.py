@@ -98,3 +98,18 @@ def up_to_attempt(trajectory: Trajectory, attempt: int) -> Trajectory:
         return trajectory
     count = len(trajectory.attempts)
     return replace(trajectory, attempts=trajectory.attempts[: range(count)[attempt] + 1])
+
+
+def prefixes_of(trajectory: Trajectory) -> list[Trajectory]:
+    """The trajectory as it stood after each turn of its last attempt; itself where there is none."""
+    if not trajectory.attempts or not trajectory.attempts[-1].turns:
+        return [trajectory]
+    last = trajectory.attempts[-1]
+    begun = [
+        replace(last, turns=last.turns[:count], final_answer=None, stop_reason=None)
+        for count in range(1, len(last.turns))
+    ]
+    return [
+        replace(trajectory, attempts=(*trajectory.attempts[:-1], attempt))
+        for attempt in (*begun, last)
+    ]

@@ -7,20 +7,24 @@ models through a server (``served.py``). torch is loaded when a judge is made.
 
 from __future__ import annotations
 
+import array
 import functools
+import hashlib
 import importlib
 import json
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reagent_env.judgement import Judgement
-from reagent_env.reward_models.base import Unscored, unscored, up_to_attempt
+from reagent_env.reward_models.base import Unscored, prefixes_of, unscored, up_to_attempt
 from reagent_env.reward_models.parse import parse_judgement
 from reagent_env.reward_models.prompt import LEAST_MAX_CHARS, MAX_CHARS, judge_messages
+from reagent_env.reward_models.turn_count import HeldList, TurnCount, held_lists
 from reagent_env.trajectory import Trajectory
 
 Messages = list[dict[str, str]]
@@ -31,6 +35,8 @@ TURN_SCORES = ("own", "prefixes")
 VIEWS = {"record": "", "marks": "reagent_env.reward_models.marks:marked_messages"}
 """What a model reads: the whole record, or the short view that a small model is trained on."""
 _DEFAULTS: dict[str, Any] = {"max_new_tokens": 1_400, "batch_size": 8, "view": "record"}
+REMEMBERED = 4_096
+"""Answers that are kept: equal questions, as short views often are, are answered alike at once."""
 
 
 class LocalJudge:
@@ -42,7 +48,9 @@ class LocalJudge:
 
     An attempt that does not fit the model's context is shown shorter, as far as ``prompt.py`` goes,
     and is unscored (``context_overflow``) beyond that; an answer cut off at ``max_new_tokens``, or
-    one that is not exactly a judgement, is unscored (``unparsed``).
+    one that is not exactly a judgement, is unscored (``unparsed``). There is no deadline: however
+    busy the machine, the answer is waited for. Where the tokenizer allows it, lists are held to one
+    entry a turn (``turn_count.py``).
     """
 
     def __init__(
@@ -96,8 +104,9 @@ class LocalJudge:
         self.turn_scores = turn_scores
         self.max_chars = max_chars
         self.device = device
-        self._loaded = _load(self.folder, device)
+        self._loaded = _load(self.folder, device, verdicts=self.view == "marks")
         self._alone = threading.Lock()
+        self._remembered: OrderedDict[bytes, _Written] = OrderedDict()
 
     def judge(self, trajectories: Sequence[Trajectory], *, attempt: int = -1) -> list[Judgement]:
         """One judgement a trajectory, in the same order; threads take turns.
@@ -108,7 +117,7 @@ class LocalJudge:
         asked = [up_to_attempt(each, attempt) for each in trajectories]
         if self.turn_scores == "own":
             return self._judge(asked)
-        cut = [_prefixes(each) for each in asked]
+        cut = [prefixes_of(each) for each in asked]
         judged = iter(self._judge([prefix for prefixes in cut for prefix in prefixes]))
         return [_as_turns([next(judged) for _ in prefixes]) for prefixes in cut]
 
@@ -125,18 +134,43 @@ class LocalJudge:
                 judgements[index] = _none(Unscored.CONTEXT_OVERFLOW, f"a context of {room}")
             else:
                 prompts[index] = prompt
+        turns = {index: _turns(trajectories[index]) for index in prompts}
+        for index, answer, seconds in self._answers(prompts, turns):
+            read = self._read(answer, turns[index])
+            judgements[index] = replace(read, latency_s=seconds, tokens=answer.tokens)
+        return [judgements[index] for index in range(len(trajectories))]
+
+    def _answers(
+        self, prompts: dict[int, list[int]], turns: dict[int, int]
+    ) -> Iterator[tuple[int, _Written, float]]:
+        """Each prompt's answer and the seconds it took; of equal questions, one is asked."""
+        keys = {index: _key(ids, turns[index]) for index, ids in prompts.items()}
+        asked: dict[bytes, int] = {}
+        for index, key in keys.items():
+            asked.setdefault(key, index)
+        began = time.perf_counter()
+        with self._alone:
+            found = {key: self._remembered[key] for key in asked if key in self._remembered}
+        took = dict.fromkeys(found, time.perf_counter() - began)
+        waiting = [(key, index) for key, index in asked.items() if key not in found]
         # Alike in length, so that little of a batch is padding.
-        order = sorted(prompts, key=lambda index: (len(prompts[index]), index))
-        for start in range(0, len(order), self.batch_size):
-            part = order[start : start + self.batch_size]
+        waiting.sort(key=lambda each: (len(prompts[each[1]]), each[1]))
+        for start in range(0, len(waiting), self.batch_size):
+            part = waiting[start : start + self.batch_size]
             began = time.perf_counter()
             with self._alone:
-                written = self._loaded.write([prompts[i] for i in part], self.max_new_tokens)
-            seconds = time.perf_counter() - began
-            for index, answer in zip(part, written, strict=True):
-                read = self._read(answer, _turns(trajectories[index]))
-                judgements[index] = replace(read, latency_s=seconds, tokens=answer.tokens)
-        return [judgements[index] for index in range(len(trajectories))]
+                written = self._loaded.write(
+                    [prompts[index] for _, index in part],
+                    self.max_new_tokens,
+                    [turns[index] for _, index in part],
+                )
+                for (key, _), answer in zip(part, written, strict=True):
+                    found[key] = self._remembered[key] = answer
+                while len(self._remembered) > REMEMBERED:
+                    self._remembered.popitem(last=False)
+            took |= dict.fromkeys((key for key, _ in part), time.perf_counter() - began)
+        for index, key in keys.items():
+            yield index, found[key], took[key]
 
     def _prompt(self, trajectory: Trajectory) -> list[int] | None:
         """The longest prompt that leaves room for the answer, or None."""
@@ -192,21 +226,6 @@ def _turns(trajectory: Trajectory) -> int:
     return len(trajectory.attempts[-1].turns) if trajectory.attempts else 0
 
 
-def _prefixes(trajectory: Trajectory) -> list[Trajectory]:
-    """The trajectory as it stood after each turn of its last attempt; itself where there is none."""
-    if _turns(trajectory) < 1:
-        return [trajectory]
-    last = trajectory.attempts[-1]
-    begun = [
-        replace(last, turns=last.turns[:count], final_answer=None, stop_reason=None)
-        for count in range(1, len(last.turns))
-    ]
-    return [
-        replace(trajectory, attempts=(*trajectory.attempts[:-1], attempt))
-        for attempt in (*begun, last)
-    ]
-
-
 def _as_turns(judgements: Sequence[Judgement]) -> Judgement:
     """The last one, with the scores of all as φ_1 … φ_T."""
     last = judgements[-1]
@@ -217,6 +236,11 @@ def _as_turns(judgements: Sequence[Judgement]) -> Judgement:
     if last.score is None:
         return replace(last, **cost)
     return replace(last, turn_scores=tuple(each.score for each in judgements), **cost)
+
+
+def _key(prompt: Sequence[int], turns: int) -> bytes:
+    """The same for questions that have the same answer."""
+    return hashlib.blake2b(array.array("q", (turns, *prompt)).tobytes(), digest_size=16).digest()
 
 
 def _none(kind: Unscored, detail: str) -> Judgement:
@@ -244,6 +268,8 @@ class _Loaded:
     tokenizer: Any
     context: int
     """Tokens that prompt and answer share."""
+    lists: tuple[HeldList, ...] = ()
+    """Those in which it is held to one entry a turn."""
 
     def encode(self, messages: Messages) -> list[int]:
         """The messages as token ids, up to where the answer begins."""
@@ -259,8 +285,10 @@ class _Loaded:
             text = template([{"role": "user", "content": joined}])
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def write(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[_Written]:
-        """The greedy continuation of each prompt."""
+    def write(
+        self, prompts: Sequence[list[int]], max_new_tokens: int, turns: Sequence[int]
+    ) -> list[_Written]:
+        """The greedy continuation of each prompt, an attempt of ``turns`` turns."""
         import torch
 
         ends = _end_tokens(self.model, self.tokenizer)
@@ -269,6 +297,7 @@ class _Loaded:
         gaps = [longest - len(ids) for ids in prompts]
         batch = [[pad] * gap + ids for gap, ids in zip(gaps, prompts, strict=True)]
         mask = [[0] * gap + [1] * (longest - gap) for gap in gaps]
+        held = [TurnCount(self.lists, turns, self.model.device)] if self.lists else []
         with torch.inference_mode():
             written = self.model.generate(
                 input_ids=torch.tensor(batch, device=self.model.device),
@@ -276,6 +305,7 @@ class _Loaded:
                 max_new_tokens=max_new_tokens,
                 eos_token_id=ends,
                 pad_token_id=pad,
+                logits_processor=held,
             )
         return [
             self._cut(ids[longest:], ends, prompts[i]) for i, ids in enumerate(written.tolist())
@@ -290,7 +320,7 @@ class _Loaded:
         return _Written(text, length + ended, ended)
 
 
-def _load(folder: Path, device: str | None) -> _Loaded:
+def _load(folder: Path, device: str | None, *, verdicts: bool) -> _Loaded:
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -322,7 +352,7 @@ def _load(folder: Path, device: str | None) -> _Loaded:
     model.generation_config = greedy(do_sample=False, eos_token_id=ends)
     config = getattr(model.config, "text_config", model.config)
     context = getattr(config, "max_position_embeddings", None) or 2**31
-    return _Loaded(model.to(where).eval(), tokenizer, context)
+    return _Loaded(model.to(where).eval(), tokenizer, context, held_lists(tokenizer, verdicts))
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
