@@ -62,6 +62,8 @@ SHOWN = (
     "groups_per_update",
     "group_size",
     "engine",
+    "ray",
+    "ray_workers",
     "distill",
     "wandb",
 )
@@ -70,12 +72,16 @@ SHOWN = (
 WHEN_RESUMED = (
     "updates",
     "max_seconds",
-    "eval_every",
-    "checkpoint_every",
     "max_policy_tokens",
     "alarm_window",
+    "eval_every",
+    "checkpoint_every",
     "keep_checkpoints",
     "concurrency",
+    "ray",
+    "ray_workers",
+    "ray_cpus",
+    "ray_gpus",
     "threads",
     "engine_url",
     "wandb",
@@ -129,10 +135,6 @@ def train(**given: Any) -> None:
     if given["settings"]:
         typer.echo("\n".join(setting_lines()))
         return
-    if given["ray"]:
-        raise typer.BadParameter(
-            "--ray is not there yet: rollouts run in this process's threads. Leave it out."
-        )
     try:
         if given["recipe"] == "judge-sft":
             _train_judge(given)
@@ -341,9 +343,6 @@ def _parameters() -> Iterator[inspect.Parameter]:
         "env_arg",
         list[str],
         typer.Option([], "--env-arg", metavar="KEY=VALUE", help="Of the environment."),
-    )
-    yield parameter(
-        "ray", bool, typer.Option(False, "--ray", help="Rollouts on a Ray cluster (not there yet).")
     )
     documented, defaults = docstrings_of(TrainConfig), defaults_of(TrainConfig)
     names = annotations_of(TrainConfig)

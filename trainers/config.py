@@ -74,6 +74,14 @@ class TrainConfig:
     """What samples: transformers in this process, or a vLLM server."""
     engine_url: str = ""
     """The vLLM server, e.g. ``http://127.0.0.1:8000/v1``."""
+    ray: str = ""
+    """Play rollouts on Ray: ``local`` (started here), ``auto``, ``ray://host:10001``; else threads here."""
+    ray_workers: Natural = 0
+    """Workers, each with an engine and environments of its own; 0 is one a node of the cluster."""
+    ray_cpus: Count = 1
+    """CPUs that each worker takes."""
+    ray_gpus: NotNegative = 0.0
+    """GPUs that each worker takes; a share lets several have the same one."""
     judge: str = NO_JUDGE
     """A reward model as ``make_reward_model`` takes it, or ``none``."""
     sandbox: Literal["auto", "docker", "embedded", "process"] = "auto"
@@ -82,6 +90,8 @@ class TrainConfig:
     """Updates of the weights in all."""
     max_seconds: NotNegative = 0.0
     """Stop after the update in which so much training time is spent; 0 is no limit."""
+    max_policy_tokens: Natural = 0
+    """Stop after the update that brings the tokens sampled for updates nearest to this; 0 is no limit."""
     schedule: str = ""
     """Turn limit by update, e.g. ``scalinginter-searchqa`` or ``5>8>10@100``; else the environment's."""
 
@@ -90,8 +100,6 @@ class TrainConfig:
     """λ, the weight of the judge's score beside the outcome; the paper's 0.3."""
     credit: Literal["trajectory", "turn"] = "trajectory"
     """The process is paid to the whole attempt, or to each turn by its difference in φ."""
-    max_policy_tokens: Natural = 0
-    """Stop after the update that brings the tokens sampled for updates nearest to this; 0 is no limit."""
     when: Literal["end", "step"] = "end"
     """One judgement at an attempt's end, or one of every prefix."""
     attempts: Annotated[int, Within(1, 2)] = 1
@@ -182,7 +190,7 @@ class TrainConfig:
     max_tokens: Count = 128
     """Tokens of one turn."""
     concurrency: Count = 64
-    """Episodes at once."""
+    """Episodes at once; on each worker, with ``ray``."""
     spare_groups: Natural = 2
     """Groups in flight beyond an update's, so that a slow one holds nobody; none if deterministic."""
     max_staleness: Natural = 1
@@ -226,6 +234,8 @@ class TrainConfig:
     """Split of those."""
     held_out_episodes: Natural = 500
     """Tasks of the evaluation before and after; 0 is none."""
+    held_out_before: bool = True
+    """Evaluate before training, too; runs that begin with the same weights need it once."""
     held_out_split: Literal["validation", "test"] = "test"
     """Split of that."""
     eval_temperature: NotNegative = 1.0
@@ -234,8 +244,6 @@ class TrainConfig:
     # The run.
     seed: Natural = 0
     """Draws tasks, tokens, the order of samples and new weights."""
-    held_out_before: bool = True
-    """Evaluate before training, too; runs that begin with the same weights need it once."""
     deterministic: bool = False
     """A fixed order in place of whatever finishes first: bit for bit the same on CPU."""
     gpus: Natural = 0
@@ -252,6 +260,8 @@ class TrainConfig:
     """Newest checkpoints kept; 0 keeps all. The last one of a run always stays."""
     save_trajectories: bool = True
     """Keep every update's trajectories in the run folder."""
+    alarm_window: Natural = 30
+    """Updates over which a rising score beside a falling outcome raises an alarm; 0 is none."""
     wandb: bool = False
     """Also log to Weights & Biases (``pip install wandb``)."""
 
@@ -260,8 +270,6 @@ class TrainConfig:
         check_fields(self)
         _check_together(self)
 
-    alarm_window: Natural = 30
-    """Updates over which a rising score beside a falling outcome raises an alarm; 0 is none."""
     @property
     def needs_judge(self) -> bool:
         """Whether a reward model is asked at all."""
@@ -327,6 +335,11 @@ def _check_together(config: TrainConfig) -> None:
             "A second attempt after a critique needs a judge, and judge='none'. "
             "Use judge='rubric', or feedback='retry'."
         )
+    if config.score_control != "none" and not (config.needs_judge and config.weight > 0):
+        raise ValueError(
+            f"score_control={config.score_control!r} changes scores that nobody gives or pays for: "
+            f"judge={config.judge!r}, weight={config.weight:g}."
+        )
     if config.distill and config.attempts != 2:
         raise ValueError("distill learns from second attempts: it needs attempts=2.")
     if config.lora_alpha and not config.lora_rank:
@@ -335,11 +348,6 @@ def _check_together(config: TrainConfig) -> None:
         raise ValueError(
             f"schedule={config.schedule!r} and env_kwargs max_turns="
             f"{config.env_kwargs['max_turns']!r} both set the turn limit; leave one out."
-    if config.score_control != "none" and not (config.needs_judge and config.weight > 0):
-        raise ValueError(
-            f"score_control={config.score_control!r} changes scores that nobody gives or pays for: "
-            f"judge={config.judge!r}, weight={config.weight:g}."
-        )
         )
     if config.engine == "vllm" and not config.engine_url:
         raise ValueError(
@@ -347,6 +355,26 @@ def _check_together(config: TrainConfig) -> None:
         )
     if config.deterministic and config.engine == "vllm":
         raise ValueError("deterministic needs engine='hf': a server batches whatever comes first.")
+    if config.deterministic and config.ray:
+        raise ValueError(
+            "deterministic is of one process: on Ray an episode goes to whichever worker is free, and "
+            "numbers computed together differ in their last bits. Leave out one of the two."
+        )
+    if config.ray and config.recipe == "sft":
+        raise ValueError("recipe='sft' plays no rollouts: ray would do nothing. Leave it out.")
+    if not config.ray and (config.ray_workers or config.ray_gpus or config.ray_cpus != 1):
+        raise ValueError(
+            "ray_workers, ray_cpus and ray_gpus do nothing without ray: say ray='local' or an address."
+        )
+    if config.score_control != "none" and config.dynamic_sampling:
+        raise ValueError(
+            "dynamic_sampling chooses groups by the judge's own scores: no score_control."
+        )
+    if config.deterministic and config.attempts == 2 and config.feedback == "shuffled":
+        raise ValueError(
+            "feedback='shuffled' exchanges critiques in the order in which episodes end, which "
+            "deterministic cannot fix; use spare_groups=0, max_staleness=0 in its place."
+        )
     if config.minibatches > config.rollouts_per_update:
         raise ValueError(
             f"minibatches={config.minibatches} is more than the {config.rollouts_per_update} "

@@ -65,7 +65,7 @@ def _evaluate(config: TrainConfig, parts: Parts, split: str, episodes: int, seed
     """Over the environments of the run; several share the episodes by weight."""
     trajectories: list[Any] = []
     found: list[HeldOut] = []
-    for source, weight in zip(parts.sources, parts.weights, strict=True):
+    for index, (source, weight) in enumerate(zip(parts.sources, parts.weights, strict=True)):
         count = max(1, round(episodes * weight))
         found.append(
             evaluate_policy(
@@ -77,6 +77,9 @@ def _evaluate(config: TrainConfig, parts: Parts, split: str, episodes: int, seed
                 seed=seed,
                 concurrency=parts.concurrency,
                 retries=config.retries,
+                players=parts.players,
+                source=index,
+                split=split,
             )
         )
         trajectories += found[-1].trajectories

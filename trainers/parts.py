@@ -24,6 +24,7 @@ from reagent_env.trainers.collector import Source
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.engines.base import Engine, Sampling
 from reagent_env.trainers.environments import make_env, with_rewards
+from reagent_env.trainers.players import Players
 from reagent_env.trainers.policies import load_policy
 from reagent_env.trainers.policies.policy import Policy
 from reagent_env.trainers.rendering import Renderer
@@ -58,6 +59,8 @@ class Parts:
     """Episodes at once that the sandboxes allow."""
     tool_format: str | None
     """For environments that say none themselves."""
+    players: Players | None = None
+    """Who plays episodes, where it is not threads of this process."""
 
 
 @contextmanager
@@ -77,16 +80,22 @@ def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
         tool_format = fitting_tool_format(policy)
         sources = []
         concurrency = config.concurrency
+        exchange = ShuffledCritiques()
         for env_id in mixture.ids:
             make = functools.partial(_with_rewards, config, judge, env_id, tool_format, exchange)
             first = open_parts.enter_context(_closing(make()))
-        exchange = ShuffledCritiques()
             inner = first.unwrapped
             assert isinstance(inner, ToolUseEnv)
             sources.append(Source(env_id, make, inner.tasks))
             concurrency = min(concurrency, _room(inner, concurrency))
         renderer = Renderer(policy.tokenizer)
         engine, publish = open_parts.enter_context(_engine(config, policy, renderer))
+        players = None
+        if config.ray:
+            from reagent_env.trainers.ray_players import ray_players
+
+            players = open_parts.enter_context(ray_players(config, policy))
+            publish = _both(publish, players.publish)
         yield Parts(
             policy,
             renderer,
@@ -97,6 +106,7 @@ def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
             judge,
             concurrency,
             tool_format,
+            players,
         )
 
 
@@ -175,7 +185,17 @@ def _with_rewards(
     tool_format: str | None,
     exchange: ShuffledCritiques,
 ) -> gymnasium.Env[str, str]:
-    return with_rewards(plain_env(config, env_id, "train", tool_format), config, judge)
+    return with_rewards(plain_env(config, env_id, "train", tool_format), config, judge, exchange)
+
+
+def _both(here: Callable[[int], None], there: Callable[[int], None]) -> Callable[[int], None]:
+    """Publish a version here and there."""
+
+    def publish(version: int) -> None:
+        here(version)
+        there(version)
+
+    return publish
 
 
 def _room(env: ToolUseEnv, wanted: int) -> int:

@@ -313,6 +313,7 @@ def _collector(config: TrainConfig, parts: Parts, state: Progressed) -> Collecto
         turns_at=lambda update: None if schedule is None else turns_at(schedule, update),
         unfinished=state.unfinished,
         next_group=state.next_group,
+        players=parts.players,
     )
 
 

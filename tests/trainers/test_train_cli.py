@@ -101,7 +101,7 @@ def test_every_setting_can_be_set_by_a_flag_and_by_set(
         ("outcome --set lr", "--set takes key=value"),
         ("outcome --lr fast", "lr must be a number"),
         ("outcome --advantage grop", "Did you mean 'grpo'?"),
-        ("outcome --ray", "--ray is not there yet"),
+        ("outcome --ray local --deterministic", "deterministic is of one process"),
         ("outcome --config none.toml", "There is no file none.toml"),
         ("reagent-u-8b", "--dry-run prints the commands"),
     ],

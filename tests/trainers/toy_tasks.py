@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -56,6 +59,22 @@ class Few(ToolUseEnv):
         super().__init__(tasks=tasks, split=split)
 
 
+class Waiting(ToolUseEnv):
+    """Says in a file that it waits, and waits for the file ``go``."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(tasks=addition_tasks(8), system_prompt="")
+        self.folder = Path(folder)
+
+    def _answer(self, episode: Any, action: str, text: str) -> Any:
+        (self.folder / f"waits-{os.getpid()}-{id(self)}").touch()
+        deadline = time.monotonic() + 300
+        while not (self.folder / "go").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return super()._answer(episode, action, text)
+
+
+gymnasium.register("toy/Waiting-v0", entry_point=Waiting)
 gymnasium.register("toy/Few-v0", entry_point=Few)
 gymnasium.register("toy/Sums-v0", entry_point=Sums)
 gymnasium.register("toy/Letters-v0", entry_point=Letters)
