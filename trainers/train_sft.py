@@ -23,6 +23,7 @@ from reagent_env.agents.judge_data.planting import plant
 from reagent_env.env import ToolUseEnv
 from reagent_env.reward_models import make_reward_model
 from reagent_env.reward_models.base import RewardModel
+from reagent_env.reward_models.batched import BatchedJudge
 from reagent_env.trainers import metric_names as names
 from reagent_env.trainers.atomic_files import naming
 from reagent_env.trainers.checkpoints import (
@@ -57,6 +58,9 @@ UNTRAINED = "tiny-untrained"
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints, since updates are short."""
+
+THREADS = 32
+"""Scripted episodes at once: many, since a judge that answers many at once waits for them."""
 
 LOGGED = 10
 """Updates between lines of the log."""
@@ -166,13 +170,13 @@ def _demonstrations(
 ) -> tuple[dict[str, list[Sample]], Policy]:
     """The episodes as tokens, and the policy whose tokens they are; kept in the run for resuming."""
     kept = run.path / "demonstrations.npz"
-    if checkpoint is not None and kept.exists():
+    if kept.exists() and (checkpoint is not None or config.policy != UNTRAINED):
         return _read(kept), load_for_training(config, checkpoint)
     progress.say("Playing scripted demonstrations")
     policy = None if config.policy == UNTRAINED else load_for_training(config)
     tool_format = "compact" if policy is None else fitting_tool_format(policy)
     env_id = config.env
-    judge = make_reward_model(config.judge) if config.needs_judge else None
+    judge = BatchedJudge(make_reward_model(config.judge)) if config.needs_judge else None
     seconds = round(config.mixed_demonstrations * config.second_demonstrations) if judge else 0
     wanted: dict[str, tuple[int, Mapping[str, float]]] = {
         "clean": (config.clean_demonstrations, CLEAN),
