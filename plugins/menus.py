@@ -256,9 +256,36 @@ def python_menu(view: MenuView) -> list[Choice | None]:
     return [*slots, view.answer(printed[-1], "answer what was printed") if printed else None]
 
 
+_RECIPE = re.compile(r"^craft (\d+) (.+?) using (.+)$", re.MULTILINE)
+_GOAL = re.compile(r"^Goal: craft (.+?)\.?$", re.MULTILINE)
+
+
+def craft_menu(view: MenuView) -> list[Choice | None]:
+    """TextCraft: four recipes, the goal's first and then those of its parts; eight things to fetch."""
+    recipes = {item: (count, parts) for count, item, parts in _RECIPE.findall(view.question)}
+    goal = _GOAL.search(view.question)
+    wanted = [goal.group(1)] if goal else []
+    needed: list[str] = []
+    for item in wanted:  # grows: the parts of what is wanted are wanted too
+        parts = recipes[item][1].split(", ") if item in recipes else []
+        needed += [part for part in parts if part not in needed]
+        names = (part.partition(" ")[2] for part in parts)
+        wanted += [name for name in names if name not in wanted and len(wanted) < 20]
+    crafts: list[Choice | None] = [
+        view.call("act", {"command": f"craft {recipes[item][0]} {item} using {recipes[item][1]}"})
+        for item in wanted
+        if item in recipes
+    ][:4]
+    gets: list[Choice | None] = [
+        view.call("act", {"command": f"get {part}"}) for part in needed[:8]
+    ]
+    return [*crafts, *[None] * (4 - len(crafts)), *gets]
+
+
 MENUS: Mapping[str, Menu] = {
     "reagent/SearchQA": search_menu,
     "reagent/PythonMath": python_menu,
+    "reagent/TextCraft": craft_menu,
 }
 """Environment, without version → its menu; all others get :func:`proposed_calls`."""
 
