@@ -35,6 +35,14 @@ def trained_weights(policy: Policy) -> Weights:
     }
 
 
+def in_a_worker(config: TrainConfig) -> TrainConfig:
+    """The run's configuration as one worker has it: no Ray of its own, as many threads as CPUs."""
+    threads = config.threads or config.ray_cpus
+    return dataclasses.replace(
+        config, ray="", ray_workers=0, ray_cpus=1, ray_gpus=0.0, threads=threads
+    )
+
+
 class RolloutWorker:
     """Plays episodes; its weights are those that the newest job, or the learner, has sent.
 
@@ -56,9 +64,7 @@ class RolloutWorker:
         if torch.cuda.is_available():
             torch.nn.Module.to(policy.model, "cuda")
         self._policy = policy
-        self._config = dataclasses.replace(
-            config, ray="", threads=config.threads or config.ray_cpus
-        )
+        self._config = in_a_worker(config)
         self._open = ExitStack()
         self._parts = self._open.enter_context(training_parts(self._config, policy))
         self._version = -1
