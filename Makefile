@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help demo tiny test test-vllm lint attacks soak bench clean bubblewrap docker media
+.PHONY: help demo tiny test plugins test-vllm lint attacks soak bench clean bubblewrap docker media
 .DEFAULT_GOAL := help
 help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,6 +51,12 @@ tiny: $(VENV)/ready docker   ## train the policy `tiny` anew, from nothing (abou
 	$(BIN)/reagent train --config trainers/configs/tiny-clean.toml --out runs/tiny-clean
 	$(BIN)/reagent train --config trainers/configs/tiny.toml --out runs/tiny
 	$(BIN)/python -m reagent_env.trainers.policies.tiny runs/tiny
+
+# Plug-ins whose libraries' pins agree with ours (sb3, trl) are in .venv too, so `make test` runs them.
+PLUGINS ?= sb3 trl verl verifiers openenv skyrl rllib
+plugins:             ## every plug-in in a virtual environment of its own; writes the README's table
+	@failed=0; printf '%s\n' $(PLUGINS) | PYTHON=$(PYTHON) xargs -P $(JOBS) -n 1 scripts/test-plugin || failed=1; \
+	$(PYTHON) scripts/plugins-table build/plugins && exit $$failed
 
 soak: $(VENV)/ready docker   ## 2,000 episodes; files, processes, memory stay flat
 	$(BIN)/python -m pytest tests/soak -m soak
