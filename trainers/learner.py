@@ -11,7 +11,7 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.imitation import accumulate_imitation
 from reagent_env.trainers.importance import Corrected, ImportanceSettings, importance_weights
-from reagent_env.trainers.likelihood import Likelihood, likelihood
+from reagent_env.trainers.learner_processes import Processes, together
+from reagent_env.trainers.likelihood import likelihood
 from reagent_env.trainers.losses import (
     LossSettings,
     PolicyTokens,
@@ -36,13 +37,45 @@ from reagent_env.trainers.sample import Rollout, Sample
 from reagent_env.trainers.training_batch import (
     TrainingBatch,
     TurnAdvantages,
-    micro_batches,
     padded_ids,
     training_batch,
 )
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class _Found(NamedTuple):
+    """What one pass says of N tokens."""
+
+    logprobs: Tensor
+    """[N] as in ``Likelihood``."""
+    entropy: Tensor
+    """[N] likewise."""
+    values: Tensor
+    """[N] the value head's estimate before each token; 0 without one."""
+
+    def on_cpu(self) -> _Found:
+        """The same, where another process can have it."""
+        return _Found(*(one.cpu() for one in self))
+
+
+class _Scored(nn.Module):
+    """Policy and value head as one module, whose forward pass is all that training asks of either."""
+
+    def __init__(self, model: Any, value_head: nn.Linear | None) -> None:
+        super().__init__()
+        self.model = model
+        self.value_head = value_head
+
+    def forward(self, *args: Any, **kwargs: Any) -> _Found:
+        """As ``likelihood`` without its first argument."""
+        found = likelihood(self.model, *args, **kwargs)
+        if self.value_head is None:
+            values = torch.zeros_like(found.logprobs)
+        else:
+            values = self.value_head(found.states.float()).squeeze(-1)
+        return _Found(found.logprobs, found.entropy, values)
 
 
 class Learner:
@@ -61,6 +94,7 @@ class Learner:
         *,
         fixed_length: int,
         reference: PreTrainedModel | None = None,
+        processes: Processes | None = None,
     ) -> None:
         """Prepare to train.
 
@@ -70,27 +104,40 @@ class Learner:
             fixed_length: Most tokens that an attempt can have, for ``aggregation="fixed_length"``.
             reference: What ``kl`` keeps the policy near, where ``policy`` has been trained already
                 (a resumed run); by default the policy as it is.
+            processes: Who else computes the updates.
+
+        Raises:
+            ValueError: ``distill`` with several processes.
         """
+        self.processes = processes or Processes()
+        if config.distill and self.processes.count > 1:
+            raise ValueError("distill is learned in one process; leave it out, or train in one.")
         self.policy = policy
         self.config = config
-        self.device = next(policy.model.parameters()).device
         self.value_head: nn.Linear | None = None
         if config.advantage == "gae":
             # From zero: at the start every state is worth 0, and nothing is random.
-            self.value_head = nn.Linear(int(policy.model.config.hidden_size), 1).to(self.device)
+            device = next(policy.model.parameters()).device
+            self.value_head = nn.Linear(int(policy.model.config.hidden_size), 1).to(device)
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
         self.reference: Any = None
+        self._in_place: _Scored | None = None
         if config.kl > 0 and not config.lora_rank:  # with adapters, the reference is the base below
             frozen: Any = copy.deepcopy(policy.model) if reference is None else reference
             self.reference = frozen.eval().requires_grad_(False)
-        heads = [] if self.value_head is None else list(self.value_head.parameters())
-        self.optimiser = make_optimiser(
-            [*policy.model.parameters(), *heads],
+        # Shards are no model that could sample or be saved: those are trained beside the policy.
+        trained: Any = copy.deepcopy(policy.model) if self.processes.sharded else policy.model
+        scored: Any = _Scored(trained, self.value_head)
+        optimiser: Any = make_optimiser(
+            scored.parameters(),
             lr=config.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
+        self._scored, self.optimiser = self.processes.prepare(scored, optimiser)
+        self._trained = trained
+        self.device = next(self._scored.parameters()).device
         self.steps = 0
         """Optimiser steps made; for the warm-up, kept in checkpoints."""
         self._fixed_length = fixed_length
@@ -108,6 +155,31 @@ class Learner:
             highest=config.reject_ratio if config.reject_ratio > 1 else 2.0,
         )
 
+    @together
+    def restore(self, optimiser: dict[str, Any], value_head: dict[str, Tensor], steps: int) -> None:
+        """Go on from a checkpoint: its weights came with the policy.
+
+        Args:
+            optimiser: Its ``state_dict()``.
+            value_head: Likewise; empty where there is none.
+            steps: Optimiser steps made.
+        """
+        self.optimiser.load_state_dict(optimiser)
+        if self.value_head is not None:
+            self.value_head.load_state_dict(value_head)
+        self.steps = steps
+
+    def follow(self) -> None:
+        """On every process but the first: repeat its calls until :meth:`end`."""
+        while (call := self.processes.follow())[0] != "end":
+            name, args, kwargs = call
+            getattr(self, name)(*args, **kwargs)
+
+    def end(self) -> None:
+        """On the first process, once all is done: let the others go. Twice is not fine."""
+        self.processes.lead(("end", (), {}))
+
+    @together
     def values(self, rollouts: Sequence[Rollout]) -> list[list[list[float]]]:
         """[rollouts][attempts][turns] the value head's estimate where each turn begins.
 
@@ -118,15 +190,14 @@ class Learner:
             raise ValueError("Only advantage='gae' trains a value head.")
         shape = [[[0.0] * attempt.turns for attempt in one.attempts] for one in rollouts]
         batch = training_batch(rollouts, shape)
-        states = self._likelihood(batch, range(len(batch.samples))).states
-        with torch.no_grad():
-            estimates = self.value_head(states.float()).squeeze(-1).cpu()
+        estimates = self._likelihood(batch, range(len(batch.samples))).values.cpu()
         flat = torch.zeros(int(batch.turns.max()) + 1 if len(batch) else 0)
         first = _first_of_turns(batch)
         flat[batch.turns[first]] = estimates[first]
         numbers = iter(flat.tolist())
         return [[[next(numbers, 0.0) for _ in turns] for turns in attempts] for attempts in shape]
 
+    @together
     def update(
         self,
         rollouts: Sequence[Rollout],
@@ -151,7 +222,7 @@ class Learner:
             return {"tokens": 0.0}
         config = self.config
         # Not train(): dropout would part the ratio's two sides. Checkpointing looks at the mode, though.
-        self.policy.model.train(config.gradient_checkpointing)
+        self._trained.train(config.gradient_checkpointing)
         everything = range(len(batch.samples))
         # One step on one batch: its own pass gives π_old, detached. Several steps, or sequences that
         # may be rejected, want it beforehand.
@@ -164,7 +235,7 @@ class Learner:
 
         sums: list[dict[str, float]] = []
         logged: dict[str, list[float]] = {}
-        by_token = torch.zeros(len(batch)), torch.zeros(len(batch))
+        seen: list[tuple[Tensor, Tensor, Tensor]] = []
         for epoch in range(config.epochs):
             for chosen in self._minibatches(batch, update, epoch):
                 tokens = batch.tokens_of(chosen)
@@ -184,40 +255,53 @@ class Learner:
                 place = torch.zeros(len(batch), dtype=torch.int64)
                 place[tokens] = torch.arange(len(tokens))
                 sampler: list[tuple[Tensor, Tensor]] = []
-                for rows in micro_batches(batch.samples, chosen, config.micro_batch_tokens):
-                    mine = batch.tokens_of(rows)
-                    found = self._pass(batch, rows, mine)
-                    old_here = found.logprobs.detach() if old is None else old[mine].to(self.device)
-                    if old is None:
-                        corrected = self._corrected(batch, old_here.cpu(), mine)
-                        weight_here = corrected.weights
-                        sampler.append((old_here.cpu(), mine))
-                    else:
-                        assert importance is not None
-                        weight_here = importance[place[mine]]
-                    loss, one = policy_loss(
-                        config.loss,
-                        PolicyTokens(
-                            logprobs=found.logprobs,
-                            old_logprobs=old_here,
-                            advantages=batch.advantages[mine].to(self.device),
-                            mask=kept[mine].to(self.device),
-                            segments=batch.segments[mine].to(self.device),
-                            importance=weight_here.to(self.device),
-                            ref_logprobs=None
-                            if reference is None
-                            else reference[mine].to(self.device),
-                            entropy=found.entropy,
-                        ),
-                        weights[mine].to(self.device),
-                        self._loss,
-                    )
-                    if targets is not None and self.value_head is not None:
-                        loss = loss + self._value_loss(batch, found, mine, values, targets, weights)
-                    loss.backward()
-                    sums.append(one)
-                    by_token[0][mine] = found.logprobs.detach().cpu()
-                    by_token[1][mine] = found.entropy.detach().cpu()
+                shares = list(
+                    self.processes.shares(batch.samples, chosen, config.micro_batch_tokens)
+                )
+                for number, (rows, counts) in enumerate(shares, start=1):
+                    with self.processes.adding_up(self._scored, last=number == len(shares)):
+                        mine = batch.tokens_of(rows)
+                        found = self._pass(batch, rows, mine)
+                        old_here = (
+                            found.logprobs.detach() if old is None else old[mine].to(self.device)
+                        )
+                        if old is None:
+                            corrected = self._corrected(batch, old_here.cpu(), mine)
+                            weight_here = corrected.weights
+                            if counts:
+                                sampler.append((old_here.cpu(), mine))
+                        else:
+                            assert importance is not None
+                            weight_here = importance[place[mine]]
+                        loss, one = policy_loss(
+                            config.loss,
+                            PolicyTokens(
+                                logprobs=found.logprobs,
+                                old_logprobs=old_here,
+                                advantages=batch.advantages[mine].to(self.device),
+                                mask=kept[mine].to(self.device),
+                                segments=batch.segments[mine].to(self.device),
+                                importance=weight_here.to(self.device),
+                                ref_logprobs=None
+                                if reference is None
+                                else reference[mine].to(self.device),
+                                entropy=found.entropy,
+                            ),
+                            weights[mine].to(self.device),
+                            self._loss,
+                        )
+                        if targets is not None and self.value_head is not None:
+                            loss = loss + self._value_loss(
+                                batch, found, mine, values, targets, weights
+                            )
+                        # accelerate takes the mean over processes; the loss is a sum over samples.
+                        ((self.processes.count if counts else 0) * loss).backward()
+                        if counts:
+                            sums.append(one)
+                            seen.append(
+                                (mine, found.logprobs.detach().cpu(), found.entropy.detach().cpu())
+                            )
+                sampler = self.processes.gathered(sampler)
                 if sampler:
                     where = torch.cat([mine for _, mine in sampler])
                     whole = self._corrected(batch, torch.cat([one for one, _ in sampler]), where)
@@ -240,12 +324,16 @@ class Learner:
                 )
                 self.steps += 1
                 _add(logged, {"grad_norm": norm})
+        self._write_back()
+        by_token = torch.zeros(len(batch)), torch.zeros(len(batch))
+        for mine, logprobs, entropy in self.processes.gathered(seen):
+            by_token[0][mine], by_token[1][mine] = logprobs, entropy
         everywhere = torch.ones(len(batch), dtype=torch.bool)
         attempt_of = _attempt_of_tokens(batch, rollouts)
         return {
             "tokens": float(len(batch)),
             "seconds/update": time.monotonic() - began,
-            **loss_means(sums),
+            **loss_means(self.processes.gathered(sums)),
             **{name: float(np.mean(numbers)) for name, numbers in logged.items()},
             **{
                 f"{name}/{attempt}": mean
@@ -265,13 +353,22 @@ class Learner:
             if len(part):
                 yield sorted(int(index) for index in part)
 
-    def _pass(self, batch: TrainingBatch, rows: Sequence[int], tokens: Tensor) -> Likelihood:
+    def _write_back(self) -> None:
+        """Where the weights are shards, the policy gets them whole."""
+        if self.processes.sharded:
+            whole = self.processes.accelerator.get_state_dict(self._scored)
+            if self.processes.index == 0:
+                self.policy.model.load_state_dict(
+                    {name.removeprefix("model."): one for name, one in whole.items()}, strict=False
+                )
+
+    def _pass(self, batch: TrainingBatch, rows: Sequence[int], tokens: Tensor) -> _Found:
         """The likelihood of ``tokens``, all of them in the samples ``rows``, with its gradient."""
         row_of = torch.zeros(len(batch.samples), dtype=torch.int64)
         row_of[list(rows)] = torch.arange(len(rows))
         ids = padded_ids([batch.samples[row] for row in rows], self._pad_id, self.device)
-        return likelihood(
-            self.policy.model,
+        scored = self._scored if self._in_place is None else self._in_place
+        found: _Found = scored(
             ids,
             row_of[batch.sample_of[tokens]].to(self.device),
             batch.columns[tokens].to(self.device),
@@ -279,19 +376,24 @@ class Learner:
             top_p=self.config.top_p,
             entropy_gradient=self.config.entropy > 0,
         )
+        return found
 
     @torch.no_grad()
-    def _likelihood(self, batch: TrainingBatch, samples: Sequence[int]) -> Likelihood:
+    def _likelihood(self, batch: TrainingBatch, samples: Sequence[int]) -> _Found:
         """Of every token of the batch, in its order, without gradient."""
-        found: list[tuple[Tensor, Likelihood]] = []
-        for rows in micro_batches(batch.samples, samples, self.config.micro_batch_tokens):
+        found: list[tuple[Tensor, _Found]] = []
+        limit = self.config.micro_batch_tokens
+        for rows, counts in self.processes.shares(batch.samples, samples, limit):
             mine = batch.tokens_of(rows)
-            found.append((mine, self._pass(batch, rows, mine)))
+            one = self._pass(batch, rows, mine)
+            if counts:
+                found.append((mine, one if self.processes.count == 1 else one.on_cpu()))
+        found = self.processes.gathered(found)
         order = torch.cat([mine for mine, _ in found]).argsort()
-        return Likelihood(
+        return _Found(
             *(
                 torch.cat([getattr(one, name) for _, one in found])[order]
-                for name in ("logprobs", "entropy", "states")
+                for name in ("logprobs", "entropy", "values")
             )
         )
 
@@ -304,16 +406,14 @@ class Learner:
     def _as_reference(self) -> Iterator[None]:
         """The reference in the policy's place: a frozen copy, or the model without its adapters."""
         if self.reference is None:
-            model: Any = self.policy.model
-            with model.disable_adapter():
+            with self._trained.disable_adapter():
                 yield
             return
-        policy = self.policy
-        self.policy = Policy(policy.name, self.reference, policy.tokenizer, policy.context_length)
+        self._in_place = _Scored(self.reference, None)
         try:
             yield
         finally:
-            self.policy = policy
+            self._in_place = None
 
     def _corrected(self, batch: TrainingBatch, old: Tensor, tokens: Tensor) -> Corrected:
         """Weights of ``tokens``, whose log π_old is ``old``."""
@@ -328,14 +428,13 @@ class Learner:
     def _value_loss(
         self,
         batch: TrainingBatch,
-        found: Likelihood,
+        found: _Found,
         mine: Tensor,
         values: Sequence[TurnAdvantages] | None,
         targets: Tensor,
         weights: Tensor,
     ) -> Tensor:
         """PPO's value loss where turns begin; each turn counts as much as its tokens together."""
-        assert self.value_head is not None
         assert values is not None
         first = _first_of_turns(batch)
         at_start = torch.zeros(len(batch), dtype=torch.bool)
@@ -344,7 +443,7 @@ class Learner:
         by_turn.index_add_(0, batch.turns, weights)
         here = torch.where(at_start[mine], by_turn[batch.turns[mine]], 0.0)
         return self.config.value_weight * value_loss(
-            self.value_head(found.states.float()).squeeze(-1),
+            found.values,
             _flat(batch, values)[mine].to(self.device),
             targets[mine].to(self.device),
             here.to(self.device),
