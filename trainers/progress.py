@@ -102,10 +102,10 @@ class TrainProgress:
         ]
         seconds = metrics.get(names.SECONDS)
         if isinstance(seconds, int | float):
-            shown.append(self._time_left(update, seconds))
+            shown.append(self._time_left(update, seconds, metrics.get(names.TOKENS_TOTAL)))
         return "  ".join(part for part in shown if part)
 
-    def _time_left(self, update: int, seconds: float) -> str:
+    def _time_left(self, update: int, seconds: float, tokens: float | None) -> str:
         if self._last is not None and update > self._last[0]:
             self._paces.append((seconds - self._last[1]) / (update - self._last[0]))
         self._last = (update, seconds)
@@ -114,6 +114,8 @@ class TrainProgress:
         left = (self._total - update) * sum(self._paces) / len(self._paces)
         if self._config.max_seconds:
             left = min(left, max(0.0, self._config.max_seconds - seconds))
+        if self._config.max_policy_tokens and tokens:
+            left = min(left, max(0.0, seconds * (self._config.max_policy_tokens / tokens - 1)))
         return f"{duration(left)} left"
 
 

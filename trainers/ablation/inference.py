@@ -106,7 +106,9 @@ def power(effect: float, n: int) -> float:
 
     critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
     shift = abs(effect) * math.sqrt(n)
-    return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+    found = float(stats.nct.sf(critical, n - 1, shift))
+    wrong_way = float(stats.nct.cdf(-critical, n - 1, shift))
+    return found if math.isnan(wrong_way) else found + wrong_way  # NaN where it is next to nothing
 
 
 def detectable(n: int, spread: float) -> float:
@@ -125,16 +127,18 @@ def seeds_for(difference: float, spread: float, most: int = 10_000) -> float:
     """Seeds that find a difference with a chance of :data:`POWER`; infinity above ``most``."""
     if not spread > 0:
         return math.nan
-    low, high = 2, most
-    if power(difference / spread, most) < POWER:
-        return math.inf
-    while low < high:
+    low, high = 1, 2  # doubled first: scipy's noncentral t is not exact far out
+    while power(difference / spread, high) < POWER:
+        if high >= most:
+            return math.inf
+        low, high = high, 2 * high
+    while high - low > 1:
         middle = (low + high) // 2
         if power(difference / spread, middle) >= POWER:
             high = middle
         else:
-            low = middle + 1
-    return float(low)
+            low = middle
+    return float(high)
 
 
 def mean_with_interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from reagent_env.trainers.ablation.plan import MEASURE, PlannedRun
 
+COMMAND = (sys.executable, "-m", "reagent_env.trainers.ablation.one_run")
+"""What makes a run: reads what to do from standard input, and ends when that ends."""
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -118,7 +120,7 @@ class _Processes:
             if self._stopped:
                 return None
             process = subprocess.Popen(
-                [sys.executable, "-m", "reagent_env.trainers.ablation.one_run"],
+                COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=subprocess.STDOUT,
