@@ -78,6 +78,13 @@ def mean_interval(numbers: Sequence[float]) -> tuple[float, float, float]:
     return mean - half, mean, mean + half
 
 
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share seen in ``n`` trials, within [0, 1]."""
+    centre = (share + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
+    half = _Z / (1 + _Z * _Z / n) * math.sqrt(share * (1 - share) / n + _Z * _Z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
 def rate(outcomes: Sequence[float]) -> Rate:
     """The mean of ``outcomes`` with its 95 % interval."""
     n = len(outcomes)
@@ -85,9 +92,7 @@ def rate(outcomes: Sequence[float]) -> Rate:
         return Rate(math.nan, (math.nan, math.nan), 0)
     mean = sum(outcomes) / n
     if all(outcome in (0.0, 1.0) for outcome in outcomes):
-        centre = (mean + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)
-        half = _Z / (1 + _Z * _Z / n) * math.sqrt(mean * (1 - mean) / n + _Z * _Z / (4 * n * n))
-        low, high = centre - half, centre + half
+        low, high = wilson(mean, n)
     else:
         low, _, high = mean_interval(outcomes) if n > 1 else (0.0, mean, 1.0)
     return Rate(mean, (max(0.0, low), min(1.0, high)), n)
