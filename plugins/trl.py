@@ -198,7 +198,7 @@ class EnvironmentFactory:
         return build_env(self.source, **self.reward, **self.env_kwargs)
 
     def _name(self, env: TextEnv) -> str:
-        spec = env.spec or inner_env(env).spec
+        spec = inner_env(env).spec  # a wrapper's would be a copy of all arguments
         name = spec.name if spec is not None else type(env.unwrapped).__name__
         return "".join(one for one in name if one.isalnum()) or "Environment"
 

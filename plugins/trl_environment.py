@@ -8,7 +8,10 @@ completion, which reaches us in the reward functions. Not here: who owns the loo
 
 from __future__ import annotations
 
+import enum
 import inspect
+import types
+import typing
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,12 +23,13 @@ from reagent_env.errors import INFRASTRUCTURE_ERRORS
 from reagent_env.plugins.building import TextEnv
 from reagent_env.plugins.trl_record import Ledger, Played, scalar_parts
 from reagent_env.tool_definition import Tool
-from reagent_env.trajectory import ToolCall, ToolResult
+from reagent_env.trajectory import StopReason, ToolCall, ToolResult
 
 ANSWERS = ("tool", "text")
 OVER = "The task is over. Nothing more is to be done."
 RECORDED = "The answer was recorded. Nothing more is to be done."
 SUBMIT = "submit_answer"
+_PLAIN = (str, int, float, bool, list, tuple, dict, type(None), Any)
 _TAKEN = frozenset({"reset", "get_reward", SUBMIT})
 
 
@@ -84,7 +88,9 @@ class ToolEnvironment:
         text = _unframed(self._env, observation, info)
         if not over:
             return text
-        return f"{text}\n\n{OVER}" if text else RECORDED
+        if info.get("stop_reason") == StopReason.ANSWERED:
+            return RECORDED
+        return f"{text}\n\n{OVER}" if text else OVER
 
     def _call(self, name: str, arguments: Mapping[str, Any]) -> str:
         return self._act(inner_env(self._env).tool_format.render_calls([ToolCall(name, arguments)]))
@@ -148,7 +154,8 @@ def tool_method(tool: Tool) -> Callable[..., str]:
     lines = []
     annotations: dict[str, Any] = {"return": str}
     for name, field in tool.arguments_model.model_fields.items():
-        annotations[name] = field.annotation
+        annotation = shown_type(field.annotation)
+        annotations[name] = annotation
         default = (
             inspect.Parameter.empty
             if field.is_required()
@@ -159,7 +166,7 @@ def tool_method(tool: Tool) -> Callable[..., str]:
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default,
-                annotation=field.annotation,
+                annotation=annotation,
             )
         )
         lines.append(f"    {name}: {' '.join((field.description or name).split())}")
@@ -174,6 +181,21 @@ def tool_method(tool: Tool) -> Callable[..., str]:
         parameters, return_annotation=str
     )
     return call
+
+
+def shown_type(hint: Any) -> Any:
+    """``hint`` as transformers can make a JSON schema of it: a class it does not know is an object."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return shown_type(args[0])
+    if origin is typing.Literal or not args:
+        plain = hint in _PLAIN or origin is typing.Literal
+        return hint if plain or (isinstance(hint, type) and issubclass(hint, enum.Enum)) else dict
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(shown_type(one) for one in args)]  # noqa: UP007
+    if origin in (list, tuple, dict):
+        return origin[tuple(one if one is Ellipsis else shown_type(one) for one in args)]
+    return dict
 
 
 def inner_env(env: TextEnv) -> ToolUseEnv:
@@ -238,6 +260,7 @@ def _get_reward(self: ToolEnvironment) -> float | None:
 
 
 _submit_answer.__name__ = SUBMIT
+_submit_answer.__annotations__ = {"answer": str, "return": str}  # a schema is made of these
 _get_reward.__name__ = "get_reward"
 
 

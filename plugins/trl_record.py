@@ -55,7 +55,8 @@ def scalar_parts(group: Sequence[Played]) -> list[tuple[float, float] | None]:
             if len(one.attempts) > stage and one.attempts[stage].score is not None
         ]
         known = [score for score in scores if score is not None]
-        fill.append(sum(known) / len(known) if len(known) >= 2 or len(group) == 1 else None)
+        enough = len(known) >= 2 or (known and len(group) == 1)
+        fill.append(sum(known) / len(known) if enough else None)
     parts: list[tuple[float, float] | None] = []
     for one in group:
         if one.masked:

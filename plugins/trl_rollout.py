@@ -9,7 +9,7 @@ know of tools. Not here: what is done with the rewards (``trl_trainer.py``).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -172,7 +172,11 @@ class RolloutFunc:
             tokenizer = getattr(trainer, "_tokenizer", trainer.processing_class)
             self._renderer = Renderer(tokenizer)
             self._engine = self._make_engine(trainer, self._renderer)
-            self._workers = Workers(self._seat, self.concurrency, "trl-rollout")
+            with closing(self._make()) as env:
+                pool = inner_env(env).sandbox_pool
+            # An episode keeps its sandbox to its end: more of them than sandboxes would wait in vain.
+            count = self.concurrency if pool is None else min(self.concurrency, pool.max_size)
+            self._workers = Workers(self._seat, count, "trl-rollout")
         return self._engine, self._workers
 
     @contextmanager
@@ -282,8 +286,3 @@ def model_engine(trainer: Any, renderer: Renderer) -> Engine:
         pad_id=int(tokenizer.pad_token_id),
     )
     return engine
-
-
-def messages_of(prompt: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A prompt's messages without the name that tells the task."""
-    return [{key: value for key, value in one.items() if key != "name"} for one in prompt]
