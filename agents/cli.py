@@ -33,6 +33,8 @@ Examples:
 
   reagent eval reagent/MiniMix-v0 --agent runs/20261104-120000-reagent-u
 
+  reagent eval --suite reagent-12 --data copies --agent http://127.0.0.1:8000/v1#my-model
+
 An evaluation cut short goes on with the same command and --out FOLDER.
 """
 
@@ -40,15 +42,19 @@ An evaluation cut short goes on with the same command and --out FOLDER.
 def evaluate_command(
     context: typer.Context,
     env: Annotated[
-        str, typer.Argument(metavar="ENV", help="An environment id, e.g. reagent/PythonMath-v0.")
-    ],
+        str | None,
+        typer.Argument(metavar="[ENV]", help="An environment id, e.g. reagent/PythonMath-v0."),
+    ] = None,
     agent: Annotated[
         str,
         typer.Option(
             help="expert | random | tiny | smollm2 | URL#model | a model's or run's folder"
         ),
     ] = "expert",
-    episodes: Annotated[int, typer.Option(min=1, help="Different tasks to run.")] = 100,
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Different tasks to run: 100; of a suite's benchmarks, all."),
+    ] = None,
     split: Annotated[str, typer.Option(help="train | validation | test | all")] = "test",
     sandbox: Annotated[str, typer.Option(help="auto | docker | embedded | process")] = "auto",
     concurrency: Annotated[int, typer.Option(min=1, help="Episodes at once.")] = 4,
@@ -68,6 +74,20 @@ def evaluate_command(
         str, typer.Option(help="Who writes critiques: rubric | noise | URL#model | folder")
     ] = "rubric",
     out: Annotated[Path | None, typer.Option(help="Folder; an old one is resumed.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="In place of ENV: reagent-12, the paper's benchmarks.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="Of the suite, such as AIME24,GSM8K.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Of the suite: samples a task, k.")] = 1,
+    data: Annotated[str | None, typer.Option(help="A benchmark's copy, or a folder of them.")] = None,
+    subset: Annotated[str | None, typer.Option(help="A benchmark's: text | full")] = None,
+    correctness_judge: Annotated[
+        str | None, typer.Option(help="URL#model that compares a benchmark's answers.")
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Where a benchmark searches: .jsonl, folder, or server URL.")
+    ] = None,
+    web: Annotated[bool, typer.Option(help="Let a benchmark's browse open web pages.")] = False,
 ) -> None:
     """Evaluate an agent on an environment; prints success with confidence intervals."""
     import gymnasium
@@ -79,7 +99,37 @@ def evaluate_command(
     from reagent_env.agents.summary import summarise
     from reagent_env.cli.progress import progress_bar
 
+    benchmark = {"data": data, "subset": subset, "judge": correctness_judge, "corpus": corpus}
+    if suite is not None:
+        from reagent_env.agents.suite_cli import SuiteRequest, evaluate_suite
+
+        if env is not None or refine is not None:
+            raise typer.BadParameter("A suite takes neither ENV nor --refine.")
+        request_of_suite = SuiteRequest(
+            suite=suite,
+            agent=agent,
+            only=only,
+            web=web,
+            episodes=episodes,
+            samples=samples,
+            sandbox=sandbox,
+            tool_format=tool_format,
+            max_turns=max_turns,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            concurrency=concurrency,
+            seed=seed,
+            **benchmark,
+        )
+        folder = out or new_folder(Path("runs"), suite)
+        folder.mkdir(parents=True, exist_ok=True)
+        evaluate_suite(request_of_suite, folder)
+        return
+    if env is None:
+        raise typer.BadParameter("Give an environment id (`reagent envs` lists them) or --suite.")
+    episodes = 100 if episodes is None else episodes
     kwargs: dict[str, Any] = {"split": split, "sandbox": sandbox}
+    kwargs |= _benchmark_options(env, {**benchmark, "web": web or None})
     if tool_format is not None:
         kwargs["tool_format"] = tool_format
     if max_turns is not None:
@@ -105,6 +155,7 @@ def evaluate_command(
             "max_tokens": max_tokens,
             "refine": refine,
             "judge": judge if refine not in (None, "self") else None,
+            **{f"benchmark_{name}": value for name, value in benchmark.items() if value},
         }
         request = AgentRequest(agent, env, tool_format, temperature, max_tokens, concurrency, seed)
         try:
@@ -165,6 +216,19 @@ def evaluate_command(
 
 
 evaluate_command.__doc__ = f"{evaluate_command.__doc__}\n{_EXAMPLES}"
+
+
+def _benchmark_options(env_id: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options that only benchmarks take, those that were given."""
+    from reagent_env.task_sets.published_table import BENCHMARKS
+
+    options = {name: value for name, value in given.items() if value is not None}
+    if options and env_id not in BENCHMARKS:
+        raise typer.BadParameter(
+            f"{env_id} is no benchmark: --data, --subset, --correctness-judge, --corpus and --web are "
+            f"for {', '.join(BENCHMARKS)}."
+        )
+    return options
 
 
 def _refining(mode: str | None, judge: str) -> Callable[[Any], Any]:
@@ -246,6 +310,7 @@ def _check_env(env_id: str, make_env: Callable[[], Any]) -> str:
     import gymnasium
 
     from reagent_env.env import ToolUseEnv
+    from reagent_env.errors import InfrastructureError
 
     try:
         made = make_env()
@@ -256,7 +321,7 @@ def _check_env(env_id: str, make_env: Callable[[], Any]) -> str:
         raise typer.BadParameter(
             f"There is no environment {env_id!r}.{hint} `reagent envs` lists them."
         ) from error
-    except (ValueError, gymnasium.error.Error) as error:
+    except (ValueError, InfrastructureError, gymnasium.error.Error) as error:
         raise typer.BadParameter(str(error)) from error
     made.close()
     inner = made.unwrapped
@@ -276,6 +341,9 @@ def _same_command(context: typer.Context, folder: Path) -> str:
         if name == "out" or source is None or source.name != "COMMANDLINE":
             continue
         value = str(context.params[name])
+        if getattr(parameter, "is_flag", False):
+            words.append(parameter.opts[0])
+            continue
         words += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
     return shlex.join([*words, "--out", str(folder)])
 
