@@ -79,7 +79,9 @@ def evaluate_command(
     ] = None,
     only: Annotated[str | None, typer.Option(help="Of the suite, such as AIME24,GSM8K.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Of the suite: samples a task, k.")] = 1,
-    data: Annotated[str | None, typer.Option(help="A benchmark's copy, or a folder of them.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A benchmark's copy, or a folder of them.")
+    ] = None,
     subset: Annotated[str | None, typer.Option(help="A benchmark's: text | full")] = None,
     correctness_judge: Annotated[
         str | None, typer.Option(help="URL#model that compares a benchmark's answers.")

@@ -9,6 +9,7 @@ no code of a data set. Not here: what a record means (``published_shapes.py``).
 from __future__ import annotations
 
 import csv
+import fnmatch
 import json
 import os
 import re
@@ -130,6 +131,7 @@ def _chosen_files(row: PublishedSet, split: str, folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.name not in ("dataset_infos.json", "dataset_info.json", "state.json")
     ]
+    files = [path for path in files if fnmatch.fnmatch(path.name, row.files)] or files
     words = {path: _words(path.relative_to(folder)) for path in files}
     if row.config is not None and any(row.config in words[path] for path in files):
         files = [path for path in files if row.config in words[path]]
@@ -207,7 +209,9 @@ def _json(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
     datasets = _datasets()
     try:
-        table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+        from pyarrow import parquet  # what datasets reads them with; no copy in its cache
+
+        table = datasets.Dataset(parquet.read_table(path))
     except Exception as error:  # pyarrow has a family of its own
         raise ValueError(f"{path}: not a parquet file that can be read ({error}).") from error
     yield from _without_media(datasets, table)

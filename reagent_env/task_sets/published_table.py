@@ -52,6 +52,8 @@ class PublishedSet:
     protocol is a comparison. ``never``: mathematics."""
     environment: str | None = None
     """Its id is ``reagent/<environment>-v0``; None for a task set alone."""
+    files: str = "*"
+    """Which files hold records, where attachments stand beside them."""
     contexts: bool = False
     """Whether records carry paragraphs to search in."""
 
@@ -178,6 +180,7 @@ _ROWS = (
         "no licence stated; do not share it again in a form that crawlers read",
         "Questions for assistants with files, the web and code; levels 1 to 3.",
         config="2023_all",
+        files="metadata*",
         grader="gaia",
         tools=ALL_TOOLS,
         gated=True,
