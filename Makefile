@@ -70,6 +70,7 @@ soak: $(VENV)/ready docker   ## 2,000 episodes; files, processes, memory stay fl
 bench: $(VENV)/ready .venv-bench/ready docker   ## benchmarks, both sides in one run
 	$(BIN)/reagent sandbox bench
 	.venv-bench/bin/python benchmarks/tool_step.py
+	.venv-bench/bin/python benchmarks/plugins.py
 	$(BIN)/python benchmarks/vector_env.py
 	$(BIN)/python benchmarks/served_judge.py
 

@@ -6,6 +6,7 @@ that action is masked. It sees question, observations and its own completions, n
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -78,15 +79,38 @@ _ASKING |= {"tell", "the", "what", "when", "where", "which", "who"}
 """First words of questions: capitalised, and no names."""
 
 
-def names_in(text: str) -> list[str]:
+@functools.lru_cache(maxsize=4_096)  # a menu is made anew at every step, from the same texts
+def names_in(text: str) -> tuple[str, ...]:
     """Capitalised names and quoted titles of a text, each once, in order; not a question's first word."""
     found = (name.strip("“”\"'") for name in _NAME.findall(text))
-    return list(dict.fromkeys(n for n in found if n and n.lower() not in _ASKING))
+    return tuple(dict.fromkeys(n for n in found if n and n.lower() not in _ASKING))
 
 
-def numbers_in(text: str) -> list[str]:
+@functools.lru_cache(maxsize=4_096)
+def numbers_in(text: str) -> tuple[str, ...]:
     """Numbers of a text as written, each once, in order."""
-    return list(dict.fromkeys(_NUMBER.findall(text)))
+    return tuple(dict.fromkeys(_NUMBER.findall(text)))
+
+
+@functools.lru_cache(maxsize=4_096)
+def _addresses_in(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_URL.findall(text)))
+
+
+@functools.lru_cache(maxsize=4_096)
+def _sentences(text: str) -> tuple[tuple[str, frozenset[str], tuple[str, ...]], ...]:
+    """Sentences with their words, and the dates, names and numbers in them."""
+    found = []
+    for sentence in _SENTENCE.split(text)[:200]:
+        rest = _DATE.sub(" ", _URL.sub(" ", sentence))
+        spans = (*_DATE.findall(sentence), *names_in(rest), *numbers_in(rest))
+        if spans:
+            found.append((sentence, frozenset(words(sentence)), spans))
+    return tuple(found)
+
+
+def _once(texts: Sequence[str], find: Callable[[str], tuple[str, ...]]) -> list[str]:
+    return list(dict.fromkeys(found for text in texts for found in find(text)))
 
 
 # Whatever the tools are ---------------------------------------------------------------------------
@@ -152,19 +176,19 @@ def _values(name: str, schema: Mapping[str, Any], texts: Sequence[str]) -> list[
     kind = schema.get("type")
     if kind == "boolean":
         return [True, False]
-    joined = "\n".join(texts)
     if kind in ("integer", "number"):
-        plain = [number.replace(",", "") for number in numbers_in(joined) if "/" not in number]
+        numbers = _once(texts, numbers_in)
+        plain = [number.replace(",", "") for number in numbers if "/" not in number]
         if kind == "integer":
             return [int(number) for number in plain if "." not in number][:8]
         return [float(number) for number in plain][:8]
     if kind == "array":
         return [[value] for value in _values(name, schema.get("items", {}), texts)]
     if kind == "string":
-        addresses = list(dict.fromkeys(_URL.findall(joined)))
+        addresses = _once(texts, _addresses_in)
         if "url" in name:
             return addresses[:6]
-        return [*names_in(joined), *addresses, *numbers_in(joined)][:8]
+        return [*_once(texts, names_in), *addresses, *_once(texts, numbers_in)][:8]
     return []
 
 
@@ -180,11 +204,9 @@ def answer_candidates(view: MenuView, texts: Sequence[str], count: int) -> list[
     in_question = view.question.casefold()
     ranked: dict[str, tuple[float, str]] = {}
     for text in texts:
-        for sentence in _SENTENCE.split(text)[:200]:
-            match = overlap(asked, frozenset(words(sentence)))
-            dates = _DATE.findall(sentence)
-            rest = _DATE.sub(" ", _URL.sub(" ", sentence))
-            for found in [*dates, *names_in(rest), *numbers_in(rest)]:
+        for sentence, said, spans in _sentences(text):
+            match = overlap(asked, said)
+            for found in spans:
                 if found.casefold() in in_question or (len(found) < 2 and not found.isdigit()):
                     continue
                 if match > ranked.get(found, (-1.0, ""))[0]:
