@@ -158,6 +158,8 @@ def train(**given: Any) -> None:
         typer.echo(dry_run(config, shlex.join(["reagent", *words])))
         return
     _check_processes(config)
+    if _follows():
+        return
     from reagent_env.trainers.run_folder import RunFolder
 
     with RunFolder.create(config, given["out"]) as run:
@@ -226,6 +228,9 @@ def _resume(given: Mapping[str, Any], settings: dict[str, Any]) -> None:
         from reagent_env.trainers.dry_run import dry_run
 
         typer.echo(dry_run(config, f"reagent train --resume {given['resume']}"))
+        return
+    _check_processes(config)
+    if _follows():
         return
     with RunFolder.resume(given["resume"]) as run:
         run.config = config
@@ -302,6 +307,23 @@ def _check_processes(config: TrainConfig) -> None:
             f"gpus={config.gpus} needs as many processes, and this is {processes}. "
             "--dry-run prints the commands; or train in this process with --gpus 0."
         )
+    if processes > 1 and _runner(config.recipe).__name__ != "train":
+        raise typer.BadParameter(
+            f"recipe={config.recipe!r} learns in one process, and this is one of {processes}: start it "
+            "without accelerate launch."
+        )
+
+
+def _follows() -> bool:
+    """Of several processes, all but the first compute shares of its updates, and that is all."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    from reagent_env.trainers.following import follow, is_follower
+
+    if is_follower():
+        follow()
+        return True
+    return False
 
 
 def _pairs(words: list[str], flag: str) -> Iterator[tuple[str, str]]:

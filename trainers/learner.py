@@ -169,6 +169,11 @@ class Learner:
             self.value_head.load_state_dict(value_head)
         self.steps = steps
 
+    def optimiser_state(self) -> dict[str, Any]:
+        """For a checkpoint. Shards' moments stay where they are: a run resumed under FSDP has new ones."""
+        state: dict[str, Any] = self.optimiser.state_dict()
+        return {**state, "state": {}} if self.processes.sharded else state
+
     def follow(self) -> None:
         """On every process but the first: repeat its calls until :meth:`end`."""
         while (call := self.processes.follow())[0] != "end":

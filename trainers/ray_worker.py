@@ -100,8 +100,8 @@ class RolloutWorker:
 
     async def give_up(self) -> None:
         """Give up the episodes that run; later ones are played as ever."""
-        await asyncio.to_thread(self._players.stop)
-        self._players = self._new_players()
+        given_up, self._players = self._players, self._new_players()  # before any later job comes
+        await asyncio.to_thread(given_up.stop)
 
     async def close(self) -> None:
         """End episodes, environments and engine."""

@@ -39,6 +39,7 @@ from reagent_env.trainers.checkpoints import (
 from reagent_env.trainers.collector import Collector, episode_seed
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.distill import distilled
+from reagent_env.trainers.following import make_learner
 from reagent_env.trainers.hacking_alarm import HackingAlarm, find_alarm, logged_alarm
 from reagent_env.trainers.held_out import (
     check_splits,
@@ -47,6 +48,7 @@ from reagent_env.trainers.held_out import (
     held_out_fields,
 )
 from reagent_env.trainers.learner import Learner
+from reagent_env.trainers.learner_processes import launched_processes
 from reagent_env.trainers.measures import batch_measures, sampled_tokens
 from reagent_env.trainers.parts import (
     Parts,
@@ -105,10 +107,7 @@ def train(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> Progr
     with training_parts(config, policy) as parts:
         check_splits(config, parts, progress)
         longest = config.max_tokens * _most_turns(config, parts)
-        began_with = None
-        if folder is not None and config.kl > 0 and not config.lora_rank:
-            began_with = load_for_training(config).model
-        learner = Learner(policy, config, fixed_length=longest, reference=began_with)
+        learner = make_learner(config, policy, folder, longest, launched_processes())
         state = _restored(checkpoint, learner, run)
         parts.engine.pause()
         parts.publish(state.update)
@@ -128,6 +127,7 @@ def train(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> Progr
             unscored_rate=state.unscored / state.judged if state.judged else 0.0,
             **held_out_fields(state.before, after),
         )
+    learner.end()
     return state
 
 
@@ -323,13 +323,9 @@ def _restored(checkpoint: Checkpoint | None, learner: Learner, run: RunFolder) -
         run.rewind(0)
         return Progressed()
     restore_random_state(checkpoint.random_state)
-    learner.optimiser.load_state_dict(checkpoint.optimizer)
-    if learner.value_head is not None:
-        learner.value_head.load_state_dict(
-            {name.removeprefix("value_head."): one for name, one in checkpoint.extra.items()}
-        )
     state = Progressed(**checkpoint.state)
-    learner.steps = state.steps
+    head = {name.removeprefix("value_head."): one for name, one in checkpoint.extra.items()}
+    learner.restore(checkpoint.optimizer, head, state.steps)
     run.rewind(state.update)
     return state
 
@@ -340,7 +336,7 @@ def _save(config: TrainConfig, run: RunFolder, learner: Learner, state: Progress
         run.path,
         state.update,
         save_policy=policy_saver(learner.policy.model, learner.policy.tokenizer),
-        optimizer=learner.optimiser.state_dict(),
+        optimizer=learner.optimiser_state(),
         state=dataclasses.asdict(state),
         extra=None
         if head is None
