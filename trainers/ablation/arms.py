@@ -33,7 +33,8 @@ class Arm:
     @property
     def one_attempt(self) -> bool:
         """Whether its episodes have one attempt, of which an update then has twice as many."""
-        return self.settings.get("attempts", 1 if self.recipe != "reagent-u" else 2) == 1
+        attempts = self.settings.get("attempts", 2 if self.recipe == "reagent-u" else 1)
+        return bool(attempts == 1)
 
 
 _OF_TWO = ("pooled", "per_stage")
