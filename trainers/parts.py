@@ -95,7 +95,7 @@ def training_parts(config: TrainConfig, policy: Policy) -> Iterator[Parts]:
             from reagent_env.trainers.ray_players import ray_players
 
             players = open_parts.enter_context(ray_players(config, policy))
-            publish = _both(publish, players.publish)
+            publish = _spread(publish, engine, players)
         yield Parts(
             policy,
             renderer,
@@ -188,14 +188,20 @@ def _with_rewards(
     return with_rewards(plain_env(config, env_id, "train", tool_format), config, judge, exchange)
 
 
-def _both(here: Callable[[int], None], there: Callable[[int], None]) -> Callable[[int], None]:
-    """Publish a version here and there."""
+def _spread(publish: Callable[[int], None], engine: Engine, players: Any) -> Callable[[int], None]:
+    """Publish a version here and at the workers: by the server that all of them ask, or to each."""
+    from reagent_env.trainers.engines.vllm import VLLMEngine
 
-    def publish(version: int) -> None:
-        here(version)
-        there(version)
+    def everywhere(version: int) -> None:
+        if isinstance(engine, VLLMEngine):
+            players.hold()
+            publish(version)
+            players.publish(version, engine.served_as)
+        else:
+            publish(version)
+            players.publish(version)
 
-    return publish
+    return everywhere
 
 
 def _room(env: ToolUseEnv, wanted: int) -> int:

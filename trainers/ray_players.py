@@ -113,17 +113,29 @@ class RayPlayers:
         self._soon(self._enqueue(job, future))
         return future
 
-    def publish(self, version: int) -> None:
+    def hold(self) -> None:
+        """Before weights are pushed to a server that the workers ask: wait until none of them does."""
+        import ray
+
+        held = [worker.hold.remote() for worker in self._workers]
+        ray.wait(held, num_returns=len(held), timeout=START_SECONDS)  # a dead one asks nothing
+
+    def publish(self, version: int, served_as: str | None = None) -> None:
         """Have all workers sample from the policy's weights as they are now, called ``version``.
 
         Episodes under way go on with them in mid-episode, as in one process; each token says which
         version drew it. Returns once the weights are in Ray's store.
+
+        Args:
+            version: What to call them.
+            served_as: What a server that has them already calls them; else they are sent.
         """
         import ray
 
         from reagent_env.trainers.ray_worker import trained_weights
 
-        self._sent = (version, [ray.put(trained_weights(self._policy))])
+        weights = trained_weights(self._policy) if served_as is None else served_as
+        self._sent = (version, [ray.put(weights)])
         for worker in self._workers:
             worker.load.remote(*self._sent)  # a dead one takes them up with its next job
 

@@ -17,16 +17,18 @@ import torch
 
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.engines.base import EngineFailed
+from reagent_env.trainers.engines.vllm import VLLMEngine
 from reagent_env.trainers.parts import plain_env, training_parts
 from reagent_env.trainers.players import Job, LocalPlayers
 from reagent_env.trainers.policies.policy import Policy
 from reagent_env.trainers.sample import Rollout
 
-Weights = dict[str, torch.Tensor]
-"""The trained weights by name: of a policy with adapters, the adapters alone."""
+Weights = dict[str, torch.Tensor] | str
+"""The trained weights by name (of a policy with adapters, the adapters alone), or what a vLLM server
+calls those that it has been given."""
 
 
-def trained_weights(policy: Policy) -> Weights:
+def trained_weights(policy: Policy) -> dict[str, torch.Tensor]:
     """What an update changes, copied to the CPU, as workers take it up."""
     return {
         name: one.detach().to("cpu", copy=True)
@@ -98,6 +100,11 @@ class RolloutWorker:
             await asyncio.to_thread(self._take_up, version, found)
             self._version = version
 
+    async def hold(self) -> None:
+        """Before the learner pushes weights to a server: ask it nothing until the next :meth:`load`."""
+        if isinstance(self._parts.engine, VLLMEngine):
+            await asyncio.to_thread(self._parts.engine.hold)
+
     async def give_up(self) -> None:
         """Give up the episodes that run; later ones are played as ever."""
         given_up, self._players = self._players, self._new_players()  # before any later job comes
@@ -110,6 +117,10 @@ class RolloutWorker:
 
     def _take_up(self, version: int, weights: Weights) -> None:
         engine = self._parts.engine
+        if isinstance(weights, str):
+            assert isinstance(engine, VLLMEngine)
+            engine.follow(version, weights)
+            return
         engine.pause()
         with torch.no_grad():
             for name, parameter in self._policy.model.named_parameters():

@@ -506,3 +506,18 @@ def test_an_older_server_without_ids_is_refused() -> None:
     del reply["choices"][0]["token_ids"]
     with pytest.raises(EngineFailed, match=r"must be vLLM 0\.11 or later"):
         read_completion(reply, TWO_TOKENS, stop_ids=(END,), room=9, version=0)
+
+
+def test_an_engine_beside_the_learners_asks_nothing_while_weights_are_pushed_and_follows(
+    server: LoopbackVLLM, engine: VLLMEngine, tmp_path: Path
+) -> None:
+    with VLLMEngine(server.url, "m", stop_ids=(END,), deadline_s=20) as other:
+        other.hold()
+        waiting = other.open(1).generate([5], TWO_TOKENS)
+        engine.push_lora(tmp_path, version=4)
+        assert not waiting.done()
+        assert server.completions() == []
+        other.follow(4, engine.served_as)
+        assert waiting.result(10).version == 4
+        assert [one["model"] for one in server.completions()] == [engine.served_as]
+        assert engine.served_as != "m"

@@ -139,6 +139,27 @@ class VLLMEngine:
         """
         self._client.run(lambda: self._push_full(folder.resolve(), version)).result()
 
+    @property
+    def served_as(self) -> str:
+        """The name under which the server samples from the newest weights; adapters have their own."""
+        return self._model
+
+    def hold(self) -> None:
+        """Let the requests under way end and hold back new ones, leaving the server alone.
+
+        For engines beside the one that changes the server's weights; :meth:`follow` ends it.
+        """
+        self._client.run(self._hold).result()
+
+    def follow(self, version: int, served_as: str) -> None:
+        """Go on with weights that another engine has pushed.
+
+        Args:
+            version: What it called them.
+            served_as: Its :attr:`served_as`.
+        """
+        self._client.run(lambda: self._follow(version, served_as)).result()
+
     def close(self) -> None:
         """Stop: requests under way raise :class:`EngineFailed`. The server goes on. Twice is fine."""
         self._client.close()
@@ -225,9 +246,16 @@ class VLLMEngine:
             raise EngineFailed(f"{url} gives no max_model_len: this is no vLLM server.")
         return length
 
-    async def _pause(self) -> None:
+    async def _hold(self) -> None:
         self._running.clear()
         await self._idle.wait()
+
+    async def _follow(self, version: int, served_as: str) -> None:
+        self.version, self._model = version, served_as
+        self._running.set()
+
+    async def _pause(self) -> None:
+        await self._hold()
         # mode=wait: whoever else uses the server gets whole completions as well.
         url = f"{self._client.root}/pause?mode=wait&clear_cache=true"
         try:
