@@ -31,6 +31,7 @@ from reagent_env.agents.judge_eval.measures import (
     spearman,
     stratified_auroc,
 )
+from reagent_env.agents.judge_eval.naming import naming_report
 from reagent_env.agents.judge_eval.probes import PROBES, Pair, run_probe
 from reagent_env.judgement import Judgement
 from reagent_env.reward_models import RewardModel, UnscoredMonitor
@@ -94,6 +95,7 @@ def evaluate_judge(
         "separation": _separation(scored),
         "calibration": _calibration(scored),
         "localisation": _localisation(scored),
+        "naming": _naming(scored),
         "bias": _bias(scored),
         "injection": _injection(judge, scored, injections_each, batch),
         "unscored": _unscored(scored),
@@ -263,6 +265,12 @@ def _localisation(scored: Sequence[Scored]) -> dict[str, Any]:
         "by_kind": {kind: estimate(kinds[kind]) for kind in sorted(kinds)},
         "without_turn_scores": silent,
     }
+
+
+def _naming(scored: Sequence[Scored]) -> dict[str, Any] | None:
+    """F1 of the flaws that the reasoning names, where labels say what there is to name."""
+    labelled = [s for s in scored if s.record.kind != UNLABELLED]
+    return naming_report([s.record for s in labelled], [s.judgement for s in labelled])
 
 
 def _bias(scored: Sequence[Scored]) -> dict[str, Any]:

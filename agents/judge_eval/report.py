@@ -63,6 +63,13 @@ def summary_rows(report: Report) -> list[tuple[str, str]]:
             f"{_interval(place['accuracy'])}; by chance {_number(place['chance'])}",
         )
     )
+    naming = report["naming"]
+    if naming is not None:
+        rows += [
+            ("F1 of (turn, kind) named", _interval(naming["f1"])),
+            ("… among flawed ones", _interval(naming["f1_flawed"])),
+            ("… of the turn, whatever the kind", _interval(naming["f1_of_turns"])),
+        ]
     bias = report["bias"]
     rows += [
         (
@@ -110,8 +117,54 @@ def summary_rows(report: Report) -> list[tuple[str, str]]:
             f"{cost['judged']} judged in {cost['seconds']:.1f} s, "
             f"{cost['milliseconds_each']:.1f} ms each, {cost['tokens']} tokens",
         ),
+        (
+            "latency of a judgement",
+            f"median {cost['latency_p50_s']:.3f} s, 95 % within {cost['latency_p95_s']:.3f} s",
+        ),
     ]
     return rows
+
+
+NATURAL_HEADINGS = ("real rollouts", "φ of the finished attempt", "score of each prefix")
+_NATURAL = {
+    "spearman": "rank correlation of φ and the prefix's value",
+    "spearman_under_way": "… before the last turn",
+    "spearman_of_changes": "… of their changes from turn to turn",
+    "auroc_likely": "AUROC of φ, value at least ½",
+    "auroc_falls": "AUROC of a fall of φ, turns where the value falls",
+    "turn_found": "turn of the value's largest fall found",
+    "chance": "… by chance",
+}
+
+
+def natural_rows(report: Report) -> list[list[str]]:
+    """The natural test: one row a measure, both ways of giving turns a score."""
+    natural = report["natural"]
+    rows = []
+    for key, title in _NATURAL.items():
+        row = [title]
+        for way in ("turn_scores", "prefixes"):
+            found = natural[way]
+            row.append(
+                "–"
+                if found is None
+                else _number(found[key])
+                if key == "chance"
+                else _interval(found[key])
+            )
+        rows.append(row)
+    return [*rows, ["AUROC of the score, outcome", _interval(natural["outcome"]), ""]]
+
+
+def natural_line(report: Report) -> str:
+    """What the natural test rests on."""
+    natural = report["natural"]
+    return (
+        f"{natural['rollouts']} rollouts of {natural['policy']} on {natural['env']}, "
+        f"{natural['continuations']} continuations of each prefix; mean outcome "
+        f"{natural['mean_outcome']:.2f}, mean value at the start {natural['mean_start_value']:.2f}; "
+        f"the value falls clearly in {natural['with_a_fall']}."
+    )
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -128,6 +181,13 @@ def print_report(report: Report, console: Console) -> None:
     for what, value in summary_rows(report):
         summary.add_row(what, value)
     console.print(summary)
+    if report.get("natural"):
+        natural = Table(title=natural_line(report), title_justify="left")
+        for heading in NATURAL_HEADINGS:
+            natural.add_column(heading)
+        for row in natural_rows(report):
+            natural.add_row(*row)
+        console.print(natural)
 
 
 def markdown(report: Report) -> str:
@@ -156,6 +216,10 @@ def markdown(report: Report) -> str:
         ]
     lines += [_row(("measure", "value")), _row(("---", "---"))]
     lines += [_row(row) for row in summary_rows(report)]
+    if report.get("natural"):
+        lines += ["", "## The natural test", "", natural_line(report), ""]
+        lines += [_row(NATURAL_HEADINGS), _row(["---"] * len(NATURAL_HEADINGS))]
+        lines += [_row(row) for row in natural_rows(report)]
     if report["calibration"] is not None:
         lines += ["", "![Reliability diagram](reliability.png)"]
     return "\n".join(lines) + "\n"
