@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help demo tiny test plugins test-vllm lint attacks soak bench clean bubblewrap docker media
+.PHONY: help demo tiny tiny-rrm test plugins test-vllm lint attacks soak bench clean bubblewrap docker media
 .DEFAULT_GOAL := help
 help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -58,6 +58,10 @@ plugins:             ## every plug-in in a virtual environment of its own; write
 	@failed=0; printf '%s\n' $(PLUGINS) | PYTHON=$(PYTHON) xargs -P $(JOBS) -n 1 scripts/test-plugin || failed=1; \
 	$(PYTHON) scripts/plugins-table build/plugins && exit $$failed
 
+tiny-rrm: $(VENV)/ready docker   ## train the judge `tiny-rrm` anew: plant flaws, train, put it into the package
+	$(BIN)/reagent train judge-sft --set epochs=2 --out runs/tiny-rrm
+	$(BIN)/python -m reagent_env.trainers.judge_sft runs/tiny-rrm
+
 soak: $(VENV)/ready docker   ## 2,000 episodes; files, processes, memory stay flat
 	$(BIN)/python -m pytest tests/soak -m soak
 
@@ -73,6 +77,7 @@ bench: $(VENV)/ready .venv-bench/ready docker   ## benchmarks, both sides in one
 	.venv-bench/bin/python benchmarks/plugins.py
 	$(BIN)/python benchmarks/vector_env.py
 	$(BIN)/python benchmarks/served_judge.py
+	$(BIN)/python benchmarks/local_judge.py
 
 clean:               ## remove the virtual environment and caches
 	rm -rf $(VENV) .venv-* .typing .mypy_cache .ruff_cache .pytest_cache build *.egg-info
