@@ -1,13 +1,16 @@
 """The recipe ``judge-sft``: a judge learns from trajectories with planted flaws.
 
 Reads downwards: records, examples, tokenizer and model, training, the judge's folder, which
-``make_reward_model(folder)`` takes. Not here: measuring it (``reagent judge-eval``), reinforcement
+``make_reward_model(folder)`` takes; ``python -m reagent_env.trainers.judge_sft RUN`` puts a run's
+judge into the package, as ``tiny-rrm``. Not here: measuring it (``reagent judge-eval``), reinforcement
 (``judge-rl``).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any, Literal
 
 from reagent_env.agents.judge_data.planting import chosen_kinds, plant
 from reagent_env.agents.judge_data.records import PlantedRecord, read_records, write_records
+from reagent_env.reward_models import TINY_FOLDER
 from reagent_env.reward_models.local import SETTINGS_FILE
 from reagent_env.reward_models.marks import marked_messages
 from reagent_env.reward_models.prompt import judge_messages
@@ -32,6 +36,20 @@ TASKS = {
 
 VIEWS: dict[str, View] = {"marks": marked_messages, "record": judge_messages}
 RECORDS_FILE = "judge_data.jsonl"
+MAY_CHANGE = ("recipe", "out", "updates", "threads", "checkpoint_every")
+"""Settings that a resumed run need not have as they were."""
+SHIPPED = (
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    SETTINGS_FILE,
+)
+"""Files of a judge that belong in the package."""
+SHIPPED_BYTES = 10_000_000
+"""Most that they may take there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +100,7 @@ class JudgeSftConfig:
     def __post_init__(self) -> None:
         """Check each field, then the kinds."""
         check_fields(self)
-        chosen_kinds(_listed(self.leave_out))
+        chosen_kinds(listed(self.leave_out))
         if not self.data and not self.envs:
             raise ValueError("Nothing to learn from: give data, or envs to plant in.")
 
@@ -105,7 +123,7 @@ def run_judge_sft(
     if config.threads:
         torch.set_num_threads(config.threads)
     run = Path(config.out)
-    _claim(run, config)
+    claim(run, config, "judge-sft")
     if examples is None:
         examples = examples_for(_records(config, run, say), config)
     say(f"{len(examples)} examples")
@@ -139,6 +157,7 @@ def run_judge_sft(
         tokenizer,
         view=config.view,
         max_new_tokens=config.max_new_tokens or longest + longest // 2,
+        prior=mean_score(examples) if config.view == "marks" else None,
     )
     say(f"The judge is in {folder}: reagent judge-eval --judge {folder}")
     return folder
@@ -146,36 +165,59 @@ def run_judge_sft(
 
 def examples_for(records: Sequence[PlantedRecord], config: JudgeSftConfig) -> list[JudgeExample]:
     """The examples of a run, flawed and clean ones as many, without the kinds left out."""
-    left_out = _listed(config.leave_out)
+    left_out = listed(config.leave_out)
     gone = {one.pair_id for one in records if one.kind in left_out}
     kept = [one for one in records if one.pair_id not in gone]
     return balanced(judge_examples(kept, VIEWS[config.view], seed=config.seed), config.seed)
 
 
+def mean_score(examples: Sequence[JudgeExample]) -> float:
+    """Mean of the scores that the examples teach."""
+    scores = [float(one.judgement.rpartition("<score>")[2].split("<")[0]) for one in examples]
+    return sum(scores) / len(scores)
+
+
 def save_judge(
-    folder: Path, model: Any, tokenizer: Any, *, view: str, max_new_tokens: int, batch: int = 64
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    *,
+    view: str,
+    max_new_tokens: int,
+    batch: int = 64,
+    prior: float | None = None,
 ) -> None:
-    """Write what ``make_reward_model(folder)`` loads."""
+    """Write what ``make_reward_model(folder)`` loads; ``prior`` as in ``certainty.py``."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     settings = {"view": view, "max_new_tokens": max_new_tokens, "batch_size": batch}
+    settings |= {} if prior is None else {"prior": round(prior, 3)}
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
 
 
-def _claim(run: Path, config: JudgeSftConfig) -> None:
-    """Write the settings of a new run, or compare them with those of the one that is there."""
-    stated = json.loads(json.dumps(asdict(config)))
+def claim(run: Path, config: Any, recipe: str) -> None:
+    """Write the settings of a new run, or compare them with those of the one that is there.
+
+    Args:
+        run: Its folder.
+        config: The recipe's dataclass.
+        recipe: Written beside it, so that `reagent train --resume RUN` knows what to go on with.
+
+    Raises:
+        ValueError: other settings, but for those that change nothing of what was learned so far.
+    """
+    stated = json.loads(json.dumps({"recipe": recipe, **asdict(config)}))
     path = run / "config.json"
     if path.exists():
         found = json.loads(path.read_text("utf-8"))
-        changed = sorted(key for key in stated if found.get(key) != stated[key] and key != "out")
+        changed = sorted(key for key in stated if found.get(key) != stated[key])
+        changed = [key for key in changed if key not in MAY_CHANGE]
         if changed:
             raise ValueError(
                 f"{run} holds a run with other settings ({', '.join(changed)}); go on with its own, "
                 "or take another folder."
             )
-        return
     run.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(stated, indent=1) + "\n", "utf-8")
 
@@ -192,13 +234,14 @@ def _records(config: JudgeSftConfig, run: Path, say: Say) -> list[PlantedRecord]
 
 
 def _planted(config: JudgeSftConfig, say: Say) -> Iterator[PlantedRecord]:
-    for env in _listed(config.envs):
+    for env in listed(config.envs):
         tasks = config.tasks or TASKS.get(env, 300)
         say(f"planting flaws in {tasks} tasks of {env}")
         yield from plant(env, tasks, split="train", seed=config.seed, sandbox=config.sandbox)
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """The words of a comma-separated setting."""
     return [one.strip() for one in text.split(",") if one.strip()]
 
 
@@ -221,3 +264,33 @@ def _model(config: JudgeSftConfig, run: Path, examples: Sequence[JudgeExample]) 
         views = [example.messages[-1]["content"] for example in examples]
         tokenizer = make_judge_tokenizer([*views, *(example.judgement for example in examples)])
     return make_judge_model(tokenizer, config.seed), tokenizer
+
+
+def ship(run: Path, target: Path = TINY_FOLDER) -> int:
+    """Put a run's judge in the package's place and return its bytes; what was there is replaced.
+
+    Raises:
+        FileNotFoundError: the run has no judge yet.
+        ValueError: it is too large to ship.
+    """
+    folder = run / "judge"
+    files = [one for one in sorted(folder.glob("*")) if one.name in SHIPPED]
+    if not {"model.safetensors", "tokenizer.json", SETTINGS_FILE} <= {one.name for one in files}:
+        raise FileNotFoundError(
+            f"{folder} holds no whole judge; `reagent train judge-sft --out {run}` leaves one."
+        )
+    size = sum(one.stat().st_size for one in files)
+    if size > SHIPPED_BYTES:
+        raise ValueError(
+            f"{folder} has {size} bytes, more than {SHIPPED_BYTES}; it is not shipped."
+        )
+    target.mkdir(exist_ok=True)
+    for old in target.iterdir():
+        old.unlink()
+    for one in files:
+        shutil.copy(one, target / one.name)
+    return size
+
+
+if __name__ == "__main__":
+    print(f"{ship(Path(sys.argv[1]))} bytes in {TINY_FOLDER}")

@@ -56,7 +56,11 @@ class Certainty:
         self._steps.append(scores.log_softmax(-1).amax(-1))
         return scores
 
-    def of(self, row: int, ids: Sequence[int], closing: int) -> float:
-        """Probability of ``ids`` of that row up to ``closing``, the token that ends the reasoning."""
-        count = ids.index(closing) + 1 if closing in ids else len(ids)
-        return math.exp(sum(float(step[row]) for step in self._steps[:count]))
+    def of(self, row: int, ids: Sequence[int], closing: int | None) -> float:
+        """Probability of ``ids`` of that row up to ``closing``, the token that ends the reasoning.
+
+        1 where there is no such token: then it is not known where the reasoning ends.
+        """
+        if closing is None or closing not in ids:
+            return 1.0
+        return math.exp(sum(float(step[row]) for step in self._steps[: ids.index(closing) + 1]))

@@ -22,6 +22,7 @@ from typing import Any
 
 from reagent_env.judgement import Judgement
 from reagent_env.reward_models.base import Unscored, prefixes_of, unscored, up_to_attempt
+from reagent_env.reward_models.certainty import Certainty, doubted
 from reagent_env.reward_models.parse import parse_judgement
 from reagent_env.reward_models.prompt import LEAST_MAX_CHARS, MAX_CHARS, judge_messages
 from reagent_env.reward_models.turn_count import HeldList, TurnCount, held_lists
@@ -34,7 +35,12 @@ SETTINGS_FILE = "judge.json"
 TURN_SCORES = ("own", "prefixes")
 VIEWS = {"record": "", "marks": "reagent_env.reward_models.marks:marked_messages"}
 """What a model reads: the whole record, or the short view that a small model is trained on."""
-_DEFAULTS: dict[str, Any] = {"max_new_tokens": 1_400, "batch_size": 8, "view": "record"}
+_DEFAULTS: dict[str, Any] = {
+    "max_new_tokens": 1_400,
+    "batch_size": 8,
+    "view": "record",
+    "prior": None,
+}
 REMEMBERED = 4_096
 """Answers that are kept: equal questions, as short views often are, are answered alike at once."""
 
@@ -87,6 +93,9 @@ class LocalJudge:
             raise ValueError(f"No model in {str(folder)!r}: a folder with config.json is wanted.")
         given = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "view": view}
         settings = _DEFAULTS | _stated(self.folder) | {k: v for k, v in given.items() if v}
+        prior = settings["prior"]
+        if prior is not None and not (isinstance(prior, int | float) and 0 <= prior <= 1):
+            raise ValueError(f"{self.folder / SETTINGS_FILE}: prior lies in [0, 1], got {prior!r}.")
         if settings["view"] not in VIEWS:
             raise ValueError(f"view is one of {', '.join(VIEWS)}, got {settings['view']!r}.")
         if turn_scores not in TURN_SCORES:
@@ -101,10 +110,15 @@ class LocalJudge:
         self.max_new_tokens: int = settings["max_new_tokens"]
         self.batch_size: int = settings["batch_size"]
         self.view: str = settings["view"]
+        self.prior: float | None = settings["prior"]
         self.turn_scores = turn_scores
         self.max_chars = max_chars
         self.device = device
         self._loaded = _load(self.folder, device, verdicts=self.view == "marks")
+        if prior is not None and self._loaded.closing is None:
+            raise ValueError(
+                f"{self.folder}: a prior needs a tokenizer that has one token </think>."
+            )
         self._alone = threading.Lock()
         self._remembered: OrderedDict[bytes, _Written] = OrderedDict()
 
@@ -200,7 +214,8 @@ class LocalJudge:
         if not answer.ended:
             why = unscored(Unscored.UNPARSED, f"cut off at {self.max_new_tokens} tokens")
             return Judgement(reasoning=answer.text, unscored=why)
-        return parse_judgement(answer.text, turns)
+        read = parse_judgement(answer.text, turns)
+        return read if self.prior is None else doubted(read, answer.certainty, self.prior)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The folder and the settings travel; the copy loads the model itself."""
@@ -258,6 +273,8 @@ class _Written:
     """Tokens of it, that one included."""
     ended: bool
     """False where it was cut off."""
+    certainty: float
+    """Probability that the model gave to its own reasoning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +287,8 @@ class _Loaded:
     """Tokens that prompt and answer share."""
     lists: tuple[HeldList, ...] = ()
     """Those in which it is held to one entry a turn."""
+    closing: int | None = None
+    """The token that ends the reasoning, where that is one."""
 
     def encode(self, messages: Messages) -> list[int]:
         """The messages as token ids, up to where the answer begins."""
@@ -297,6 +316,7 @@ class _Loaded:
         gaps = [longest - len(ids) for ids in prompts]
         batch = [[pad] * gap + ids for gap, ids in zip(gaps, prompts, strict=True)]
         mask = [[0] * gap + [1] * (longest - gap) for gap in gaps]
+        certainty = Certainty()
         held = [TurnCount(self.lists, turns, self.model.device)] if self.lists else []
         with torch.inference_mode():
             written = self.model.generate(
@@ -305,19 +325,24 @@ class _Loaded:
                 max_new_tokens=max_new_tokens,
                 eos_token_id=ends,
                 pad_token_id=pad,
-                logits_processor=held,
+                logits_processor=[*held, certainty],
             )
+        answers = [ids[longest:] for ids in written.tolist()]
+        sure = [certainty.of(row, ids, self.closing) for row, ids in enumerate(answers)]
         return [
-            self._cut(ids[longest:], ends, prompts[i]) for i, ids in enumerate(written.tolist())
+            self._cut(ids, ends, prompt, probability)
+            for ids, prompt, probability in zip(answers, prompts, sure, strict=True)
         ]
 
-    def _cut(self, ids: list[int], ends: list[int], prompt: list[int]) -> _Written:
+    def _cut(
+        self, ids: list[int], ends: list[int], prompt: list[int], certainty: float
+    ) -> _Written:
         length = next((place for place, token in enumerate(ids) if token in ends), len(ids))
         text = self.tokenizer.decode(ids[:length], clean_up_tokenization_spaces=False)
         if self.tokenizer.decode(prompt[-8:]).rstrip().endswith("<think>"):
             text = f"<think>{text}"  # the chat template opened the block
         ended = length < len(ids)
-        return _Written(text, length + ended, ended)
+        return _Written(text, length + ended, ended, certainty)
 
 
 def _load(folder: Path, device: str | None, *, verdicts: bool) -> _Loaded:
@@ -352,7 +377,14 @@ def _load(folder: Path, device: str | None, *, verdicts: bool) -> _Loaded:
     model.generation_config = greedy(do_sample=False, eos_token_id=ends)
     config = getattr(model.config, "text_config", model.config)
     context = getattr(config, "max_position_embeddings", None) or 2**31
-    return _Loaded(model.to(where).eval(), tokenizer, context, held_lists(tokenizer, verdicts))
+    closing = tokenizer("</think>", add_special_tokens=False)["input_ids"]
+    return _Loaded(
+        model.to(where).eval(),
+        tokenizer,
+        context,
+        held_lists(tokenizer, verdicts),
+        closing[0] if len(closing) == 1 else None,
+    )
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
