@@ -53,7 +53,7 @@ tiny: $(VENV)/ready docker   ## train the policy `tiny` anew, from nothing (abou
 	$(BIN)/python -m reagent_env.trainers.policies.tiny runs/tiny
 
 # Plug-ins whose libraries' pins agree with ours (sb3, trl) are in .venv too, so `make test` runs them.
-PLUGINS ?= sb3 trl verl verifiers openenv skyrl rllib
+PLUGINS ?= sb3 trl verl verifiers openenv skyrl rllib ray
 plugins:             ## every plug-in in a virtual environment of its own; writes the README's table
 	@failed=0; printf '%s\n' $(PLUGINS) | PYTHON=$(PYTHON) xargs -P $(JOBS) -n 1 scripts/test-plugin || failed=1; \
 	$(PYTHON) scripts/plugins-table build/plugins && exit $$failed

@@ -13,6 +13,7 @@ LIBRARY = {
     "openenv": "openenv",
     "skyrl": "skyrl_gym",
     "rllib": "ray.rllib",
+    "ray": "ray",
 }
 """Plug-in → the module its library is imported by."""
 

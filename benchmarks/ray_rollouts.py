@@ -1,0 +1,124 @@
+"""Rollouts a second on one Ray worker and on two, where tools wait; both in one run.
+
+    python benchmarks/ray_rollouts.py --json benchmarks/ray_rollouts.json
+
+Each worker plays whole episodes of MiniMix with an engine of its own, ``--seats`` at once; every turn
+that calls a tool waits ``--wait`` seconds more. The bar: two workers ≥ 1.7 × one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+ID = "ray_rollouts:bench/WaitingTools-v0"
+
+
+class WaitingTools(gymnasium.Wrapper):  # type: ignore[type-arg]
+    """Tools that take as long as an instance of it says."""
+
+    def __init__(self, env: Any, wait: float) -> None:
+        super().__init__(env)
+        self.wait = wait
+
+    def step(self, action: str) -> Any:
+        if self.env.unwrapped.tool_format.parse(action).calls:
+            time.sleep(self.wait)
+        return self.env.step(action)
+
+
+def waiting_env(wait: float = 0.2, **kwargs: Any) -> Any:
+    return WaitingTools(gymnasium.make("reagent/MiniMix-v0", **kwargs), wait)
+
+
+gymnasium.register("bench/WaitingTools-v0", entry_point=waiting_env, disable_env_checker=True)
+
+
+def measure(given: argparse.Namespace, workers: int) -> dict[str, float]:
+    """Rollouts a second on ``workers``; starting them and their first episodes are not counted."""
+    import ray
+
+    from reagent_env.trainers.config import TrainConfig
+    from reagent_env.trainers.engines.base import Sampling
+    from reagent_env.trainers.parts import load_for_training, training_parts
+    from reagent_env.trainers.players import Job
+    from reagent_env.trainers.ray_players import ray_players
+    from reagent_env.trainers.ray_worker import in_a_worker
+
+    config = TrainConfig(
+        env=ID,
+        env_kwargs={"wait": given.wait},
+        ray="local",
+        ray_workers=workers,
+        concurrency=given.seats,
+        threads=1,
+        sandbox=given.sandbox,
+    )
+    policy = load_for_training(config)
+    with training_parts(in_a_worker(config), policy) as parts:
+        tasks = parts.sources[0].tasks
+    jobs = [
+        Job(0, number, 0, tasks[number % len(tasks)], number, Sampling(max_tokens=128))
+        for number in range(given.episodes)
+    ]
+    with ray_players(config, policy) as players:
+        players.publish(0)
+        ray.get([worker.seats.remote() for worker in players._workers])
+        for future in [players.play(job) for job in jobs[: 2 * workers * given.seats]]:
+            future.result()
+        began, cpu = time.perf_counter(), busy_seconds()
+        rollouts = [future.result() for future in [players.play(job) for job in jobs]]
+        seconds = time.perf_counter() - began
+    assert not any(one.masked for one in rollouts)
+    turns = sum(len(one.trajectory.turns) for one in rollouts)
+    return {
+        "workers": workers,
+        "rollouts_per_s": len(rollouts) / seconds,
+        "turns": turns / len(rollouts),
+        "machine_busy": (busy_seconds() - cpu) / seconds / (os.cpu_count() or 1),
+    }
+
+
+def busy_seconds() -> float:
+    """Processor seconds of the whole machine so far, other programs' included."""
+    fields = [int(one) for one in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--seats", type=int, default=4)
+    parser.add_argument("--wait", type=float, default=0.2)
+    parser.add_argument("--sandbox", default="auto")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    os.environ |= {"RAY_worker_niceness": "0"}
+    here = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    found = [measure(given, workers) for workers in (1, 2, 1)]
+    ray.shutdown()
+    once = max(found[0]["rollouts_per_s"], found[2]["rollouts_per_s"])
+    ratio = found[1]["rollouts_per_s"] / once
+    for one in found:
+        print(
+            f"{one['workers']} worker(s): {one['rollouts_per_s']:.2f} rollouts/s, "
+            f"{one['turns']:.1f} turns each, machine {one['machine_busy']:.0%} busy"
+        )
+    print(f"two workers / the better of one: {ratio:.2f} (bar 1.7)")
+    if given.json:
+        told = {"bar": 1.7, "ratio": ratio, "wait_s": given.wait, "seats": given.seats}
+        given.json.write_text(json.dumps({**told, "runs": found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
