@@ -306,6 +306,10 @@ def craft_menu(view: MenuView) -> list[Choice | None]:
 
 MENUS: Mapping[str, Menu] = {
     "reagent/SearchQA": search_menu,
+    "reagent/HotpotQA": search_menu,
+    "reagent/2Wiki": search_menu,
+    "reagent/MuSiQue": search_menu,
+    "reagent/Bamboogle": search_menu,
     "reagent/PythonMath": python_menu,
     "reagent/TextCraft": craft_menu,
 }

@@ -86,7 +86,7 @@ class MaskedMaskableRolloutBuffer(_Masked, MaskableRolloutBuffer):  # type: igno
     """For ``MaskablePPO``."""
 
 
-class MaskedReplayBuffer(ReplayBuffer):  # type: ignore[misc]
+class MaskedReplayBuffer(ReplayBuffer):
     """For ``DQN``: a transition that pays NaN is not kept; the steps before it are true and stay."""
 
     def add(self, *transition: Any, **named: Any) -> None:
@@ -116,7 +116,7 @@ class MaskedReplayBuffer(ReplayBuffer):  # type: ignore[misc]
                     rows[at, env] = rows[source, env] if source != at else rows[at, good]
 
 
-class MaskedVecNormalize(VecNormalize):  # type: ignore[misc]
+class MaskedVecNormalize(VecNormalize):
     """``VecNormalize`` whose running statistics no NaN reaches."""
 
     def _update_reward(self, reward: NDArray[Any]) -> None:
