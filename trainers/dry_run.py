@@ -103,6 +103,12 @@ def _work(config: TrainConfig) -> Iterator[str]:
             f"{config.updates:,} updates × {config.groups_per_update} tasks × {config.group_size} "
             f"rollouts = {config.updates * rollouts:,} episodes of {config.attempts} attempt(s)"
         )
+        if config.ray:
+            workers = f"{config.ray_workers}" if config.ray_workers else "one a node:"
+            yield (
+                f"played by {workers} Ray worker(s), {config.ray_cpus} CPU(s) and {config.ray_gpus:g} "
+                f"GPU(s) each, {config.concurrency} episodes at once on each; Ray: {config.ray}"
+            )
         yield (
             f"{config.epochs * config.minibatches} optimiser step(s) an update, "
             f"{rollouts // config.minibatches} rollouts each; advantage {config.advantage}, "
