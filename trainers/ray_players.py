@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
@@ -33,6 +34,7 @@ START_SECONDS = 600.0
 """How long a worker may take until it can play, at first and after it died."""
 CLOSE_SECONDS = 15.0
 """How long workers have to give their sandboxes back before they are killed."""
+_COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
 class RayMissing(ImportError):
@@ -306,5 +308,6 @@ def _told(error: BaseException) -> str:
             f"it was not there within {START_SECONDS:g} s; does the cluster have the CPUs, GPUs and "
             "memory that ray_workers, ray_cpus and ray_gpus ask for (`ray status`)?"
         )
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    plain = _COLOURS.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     return f"{type(error).__name__}: {' … '.join(lines[:1] + lines[-1:] if lines[1:] else lines)}"

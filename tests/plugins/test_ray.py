@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -23,7 +24,14 @@ from reagent_env.trainers.recipes import make_config
 from reagent_env.trainers.run_folder import RunFolder, read_metrics
 from reagent_env.trainers.train import train
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <function Popen.__del__:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 TOYS = Path(__file__).parent.parent / "trainers"  # toy_tasks: environments from outside
 WAITING = "toy_tasks:toy/Waiting-v0"
@@ -55,6 +63,7 @@ def cluster() -> Iterator[None]:
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         yield
         ray.shutdown()
+        gc.collect()  # Ray leaves its children's handles to it
 
 
 def test_a_run_on_two_workers_trains_on_tokens_of_the_weights_it_says(tmp_path: Path) -> None:
@@ -121,7 +130,9 @@ def wait_for(found: Callable[[], bool]) -> None:
 def test_workers_that_cannot_be_made_are_said_with_the_reason() -> None:
     config = TrainConfig(**{**SMALL, "env": "toy/NoSuch-v0", "ray_workers": 1})
     with (
-        pytest.raises(RolloutWorkersGone, match=r"All 1 Ray workers are gone.*NoSuch"),
+        pytest.raises(
+            RolloutWorkersGone, match=r"All 1 Ray workers are gone.*Namespace toy not found"
+        ),
         ray_players(config, load_for_training(config)),
     ):
         pass
