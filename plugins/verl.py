@@ -107,7 +107,7 @@ class ReagentAgentLoop(AgentLoopBase):  # type: ignore[misc]
             source: The environment's id (``module:id`` too), unless the data set's row says another.
             judge: A reward model or its name; None pays the outcome alone.
             weight: λ.
-            credit: ``trajectory`` or ``turn``; it is the estimator that decides who is paid.
+            credit: ``turn`` pays each turn its share at its tokens, ``trajectory`` all at the last.
             when: ``end`` or ``step``: whether the judge is asked at each turn.
             attempts: More than 1: the critique opens another attempt in the same response.
             max_tokens: Of one completion.
@@ -118,6 +118,7 @@ class ReagentAgentLoop(AgentLoopBase):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.source = source
         self.weight = float(weight)
+        self.credit = credit
         self.max_tokens = int(max_tokens)
         self._reward = (judge, self.weight, credit, when, int(attempts))
         self._env_kwargs = json.dumps(_plain(env_kwargs or {}), sort_keys=True)
@@ -205,7 +206,7 @@ class ReagentAgentLoop(AgentLoopBase):  # type: ignore[misc]
             # One number for who takes no more: the mean over attempts. 0 for a masked rollout, whose
             # tokens are masked and which reagent_* leave out of every mean.
             reward_score=sum(returns) / len(returns) if returns else 0.0,
-            token_rewards=token_rewards(turn_of, played.attempts, self.weight),
+            token_rewards=token_rewards(turn_of, played.attempts, self.weight, self.credit),
             num_turns=1 + 2 * len(record.turns),
             metrics=AgentLoopMetrics(
                 generate_sequences=engine.seconds,
@@ -224,6 +225,7 @@ class ReagentAgentLoop(AgentLoopBase):  # type: ignore[misc]
                     "masked": float(played.masked),
                 },
                 "stop_reasons": [str(attempt.stop_reason) for attempt in record.attempts],
+                "attempt_turns": [len(attempt.turns) for attempt in record.attempts],
             },
         )
 

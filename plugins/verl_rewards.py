@@ -44,7 +44,10 @@ class Span:
 
 
 def token_rewards(
-    turn_of: Sequence[int], attempts: Sequence[AttemptReturn], weight: float
+    turn_of: Sequence[int],
+    attempts: Sequence[AttemptReturn],
+    weight: float,
+    credit: str = "turn",
 ) -> list[float]:
     """[T] what each token of a response pays, and the flags.
 
@@ -57,12 +60,15 @@ def token_rewards(
         turn_of: [T] turn of the rollout that sampled each token; −1 for tokens it read.
         attempts: What its attempts came to.
         weight: λ.
+        credit: ``turn``, or ``trajectory``: all of λ·φ_T is the last turn's.
     """
     rewards = [0.0] * len(turn_of)
     spans = spans_of([turn >= 0 for turn in turn_of])
     turn = 0
     for number, attempt in enumerate(attempts):
-        levels = [0.0] * (attempt.turns + 1) if attempt.score is None else attempt.levels()
+        levels = [0.0] * (attempt.turns + 1)
+        if attempt.score is not None:
+            levels = attempt.levels() if credit == "turn" else [*levels[:-1], attempt.score]
         for place, (before, after) in enumerate(pairwise(levels)):
             if turn >= len(spans):
                 return rewards

@@ -58,6 +58,12 @@ def shares(attempt: AttemptReturn, credit: str, weight: float) -> list[float]:
     return found
 
 
+def paid_before_it_failed(script: Script) -> bool:
+    """What steps paid before infrastructure failed reaches no loss: the rollout is left out of it."""
+    fails = any(call.arguments.get("year") == 1066 for t in script.turns for call in t.calls)
+    return script.when == "step" and fails
+
+
 class TrlDriver:
     """Plays a script twice, as a group of two, and reads the tensors that TRL's loss is given.
 
@@ -139,7 +145,7 @@ class RolloutDriver(TrlDriver):
         }
 
     def can_play(self, script: Script) -> bool:
-        return True
+        return not paid_before_it_failed(script)
 
     def play(self, script: Script) -> Seen:
         self.script = script
@@ -176,8 +182,6 @@ class RolloutDriver(TrlDriver):
             levels = list((judged and judged.turn_scores) or [None] * turns)
             returned = AttemptReturn(attempt.outcome, (*levels[:-1], scores[-1]))
             shown += shares(returned, script.credit, script.weight)
-        if script.when == "step":
-            return replace(seen, turn_shares=None, attempt_starts=tuple(starts))
         return replace(
             seen,
             turn_shares=tuple(shown),
@@ -199,7 +203,7 @@ class EnvironmentDriver(TrlDriver):
         }
 
     def can_play(self, script: Script) -> bool:
-        return script.one_call_a_turn and script.attempts == 1
+        return script.one_call_a_turn and script.attempts == 1 and not paid_before_it_failed(script)
 
     def play(self, script: Script) -> Seen:
         self.script = script

@@ -14,21 +14,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from transformers import AutoTokenizer
-from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_adv_estimator_fn
-from verl.trainer.ppo.ray_trainer import compute_advantage
-
-from reagent_env.judgement import Judgement
-from reagent_env.plugins.conformance_env import LEDGER
-from reagent_env.plugins.verl import ReagentAgentLoopManager
-from reagent_env.plugins.verl_dataset import compute_score, rows, write
-from reagent_env.plugins.verl_rewards import ESTIMATORS, read_rewards, spans_of, token_rewards
-from reagent_env.trainers.policies.tiny import SHIPPED
-from reagent_env.trainers.sample import AttemptReturn
-from reagent_env.trajectory import Trajectory
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from verl_fakes import (
+from verl_fakes import (  # first: it silences what verl's imports warn of
+    LIBRARIES_WARN,
     RESPONSE,
     WrittenServer,
     as_batch,
@@ -38,6 +28,20 @@ from verl_fakes import (
     row,
 )
 
+# isort: split
+from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_adv_estimator_fn
+from verl.trainer.ppo.ray_trainer import compute_advantage
+
+from reagent_env.judgement import Judgement
+from reagent_env.plugins.conformance_env import LEDGER
+from reagent_env.plugins.verl import ReagentAgentLoop, ReagentAgentLoopManager
+from reagent_env.plugins.verl_dataset import compute_score, rows, write
+from reagent_env.plugins.verl_rewards import ESTIMATORS, read_rewards, spans_of, token_rewards
+from reagent_env.trainers.policies.tiny import SHIPPED
+from reagent_env.trainers.sample import AttemptReturn
+from reagent_env.trajectory import Trajectory
+
+pytestmark = LIBRARIES_WARN
 CALL = '<tool_call>{"name": "balance", "arguments": {"owner": "Ada"}}</tool_call>'
 BREAK = '<tool_call>{"name": "audit", "arguments": {"year": 1066}}</tool_call>'
 RIGHT, WRONG = "\\boxed{165}", "\\boxed{1}"  # Ada and Bo hold 165 together
@@ -65,7 +69,6 @@ def tokenizer() -> Any:
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> Any:
     """Plays a group whose sessions write what they are told; gives what verl's worker put, and the server."""
-    from reagent_env.plugins.verl import ReagentAgentLoop
 
     def group(written: Sequence[Sequence[str]], judge: Any = None, **loop: Any) -> Any:
         made = ReagentAgentLoop.__init__
@@ -74,7 +77,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> Any
             made(self, *args, **{**kwargs, "judge": judge})  # an object, which YAML cannot hold
 
         monkeypatch.setattr(ReagentAgentLoop, "__init__", init)
-        config = configuration(tmp_path, {"source": LEDGER, **loop})
+        config = configuration(tmp_path, {"source": LEDGER, "credit": "turn", **loop})
         config.actor_rollout_ref.rollout.n = len(written)
         server = WrittenServer(tokenizer, lambda n: written[n])
         recorded = play_group(make_worker(config, server), monkeypatch, task=0)
@@ -141,6 +144,12 @@ def test_each_turn_is_paid_at_its_tokens(play: Any) -> None:
     assert rewards[last.end - 2] == pytest.approx(0.3 * 0.3)
     assert rewards[last.end - 1] == 1.0
     assert math.fsum(rewards) == pytest.approx(1 + 0.3 * 0.8)
+
+
+def test_credit_by_trajectory_pays_all_at_the_end(play: Any) -> None:
+    recorded, _ = play([[CALL, RIGHT]], judge=ByLength(), credit="trajectory")
+    rewards = recorded.fields["u_0_0"]["rm_scores"].tolist()
+    assert [round(one, 5) for one in rewards if one] == [0.24, 1.0]
 
 
 def test_each_turn_has_its_own_advantage_in_verls_loss(play: Any) -> None:

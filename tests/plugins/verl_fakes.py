@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import verl
 from omegaconf import OmegaConf
-from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
-from verl.protocol import DataProto
-from verl.trainer.ppo.v1 import agent_loop_tq
-from verl.workers.rollout.replica import TokenOutput
+
+with (
+    warnings.catch_warnings()
+):  # verl imports what Ray and others have deprecated, and engines it lacks
+    warnings.simplefilter("ignore")
+    import verl
+    import verl.trainer.ppo.ray_trainer
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+    from verl.protocol import DataProto
+    from verl.trainer.ppo.v1 import agent_loop_tq
+    from verl.workers.rollout.replica import TokenOutput
 
 from reagent_env.trainers.policies.tiny import SHIPPED
 
 PROMPT, RESPONSE = 512, 3000
+LIBRARIES_WARN = [
+    pytest.mark.filterwarnings(f"ignore::{kind}")
+    for kind in ("DeprecationWarning", "FutureWarning", "UserWarning")
+]
+"""verl's own, of what it has called differently since."""
 
 
 class WrittenServer:
@@ -140,7 +153,5 @@ def as_batch(recorded: Recorded) -> DataProto:
         "rollout_log_probs": padded("rollout_log_probs"),
     }
     batch = DataProto.from_single_dict(tensors)
-    import numpy as np
-
     batch.non_tensor_batch["uid"] = np.array([one["uid"] for one in rows], dtype=object)
     return batch
