@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: help demo tiny tiny-rrm test plugins test-vllm lint attacks soak bench clean bubblewrap docker media
+.PHONY: help demo tiny tiny-rrm families test plugins test-vllm lint attacks soak bench clean bubblewrap docker media
 .DEFAULT_GOAL := help
 help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,7 +29,10 @@ demo: $(VENV)/ready bubblewrap   ## set up, then an agent learns: Reagent-U, ten
 media:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/ensure-system tesseract-ocr flite; fi
 
-test: $(VENV)/ready docker media   ## set up, lint, type-check, test (both sandboxes)
+families:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then scripts/ensure-system default-jre-headless chromium; fi
+
+test: $(VENV)/ready docker media families   ## set up, lint, type-check, test (both sandboxes)
 	$(BIN)/reagent sandbox build || [ "$$REAGENT_REQUIRE_DOCKER" != 1 ]
 	$(MAKE) lint
 	$(BIN)/python -m pytest -n $(JOBS) -m "not attacks and not soak and not vllm"
@@ -62,7 +65,7 @@ tiny-rrm: $(VENV)/ready docker   ## train the judge `tiny-rrm` anew: plant flaws
 	$(BIN)/reagent train judge-sft --set epochs=2 --out runs/tiny-rrm
 	$(BIN)/python -m reagent_env.trainers.judge_sft runs/tiny-rrm
 
-soak: $(VENV)/ready docker   ## 2,000 episodes; files, processes, memory stay flat
+soak: $(VENV)/ready docker families   ## 2,000 episodes; files, processes, memory stay flat
 	$(BIN)/python -m pytest tests/soak -m soak
 
 .venv-bench/ready: pyproject.toml

@@ -15,16 +15,14 @@ from types import MappingProxyType
 
 from reagent_env.errors import TaskError, ToolBackendError, ToolError
 from reagent_env.families.sci_world_jvm import World, shared_pool
-from reagent_env.needs import Need, extra, require
+from reagent_env.needs import require
+from reagent_env.registration import ENVIRONMENTS
 from reagent_env.simulator import Simulator
 from reagent_env.task import SPLITS, Task
 from reagent_env.task_sets.phrasing import check_split
 from reagent_env.tool_definition import tool
 
-NEEDS = (
-    extra("sciworld", "scienceworld"),
-    Need("program", ("java",), "apt-get install -y default-jre-headless"),
-)
+ENV_ID = "reagent/SciWorld-v0"
 MAX_COMMAND_CHARS = 200
 
 KINDS: Mapping[str, tuple[int, int]] = MappingProxyType(
@@ -92,7 +90,7 @@ def sci_world(
         unknown = [one for one in given if one not in known]
         if unknown:
             raise ValueError(f"Unknown {unknown}; known: {', '.join(map(str, known))}.")
-    require("reagent/SciWorld-v0", *NEEDS)
+    require(ENV_ID, *ENVIRONMENTS[ENV_ID]["needs"])
     chosen = [
         [
             _task(kind, variation, part, simplifications)

@@ -35,8 +35,8 @@ JAVA_OPTIONS = (
     "-XX:hashCode=2",
 )
 START_SECONDS = 120.0
-CALL_SECONDS = 300.0
-"""The longest silence before a process is given up; a gold sequence takes seconds to compute."""
+CALL_SECONDS = 900.0
+"""The longest silence before a process is given up; a gold sequence may take minutes to compute."""
 IDLE_SECONDS = 300.0
 """After so long without use, a process is ended."""
 

@@ -15,9 +15,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from reagent_env.errors import TaskError, ToolError
-from reagent_env.families.web_nav_browser import PROGRAMS
 from reagent_env.families.web_nav_page import Page, page_names
-from reagent_env.needs import Need, extra, require
+from reagent_env.needs import require
+from reagent_env.registration import ENVIRONMENTS
 from reagent_env.simulator import Simulator
 from reagent_env.task import SPLITS, Task
 from reagent_env.task_sets.phrasing import check_split
@@ -27,11 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-NEEDS = (
-    extra("webnav", "miniwob"),
-    extra("webnav", "playwright"),
-    Need("program", PROGRAMS, "apt-get install -y chromium"),
-)
+ENV_ID = "reagent/WebNav-v0"
 SIZES = {"train": 100, "validation": 10, "test": 20}
 """Seeds of each page, by split; no seed is in two."""
 MAX_TYPED_CHARS = 500
@@ -66,8 +62,6 @@ PAGES: Mapping[str, int] = MappingProxyType(
         "click-collapsible": 2,
         "click-option": 2,
         "click-scroll-list": 2,
-        "copy-paste": 2,
-        "copy-paste-2": 2,
         "email-inbox-delete": 2,
         "email-inbox-important": 2,
         "enter-date": 2,
@@ -84,7 +78,6 @@ PAGES: Mapping[str, int] = MappingProxyType(
         "simple-arithmetic": 2,
         "social-media": 2,
         "text-transform": 2,
-        "use-spinner": 2,
         "choose-date": 3,
         "click-checkboxes": 3,
         "click-checkboxes-large": 3,
@@ -102,6 +95,7 @@ PAGES: Mapping[str, int] = MappingProxyType(
         "social-media-all": 3,
         "social-media-some": 3,
         "use-autocomplete": 3,
+        "use-spinner": 3,
     }
 )
 """Pages that the expert plays → level: 1 for one action, 2 for two or three, 3 for more."""
@@ -133,7 +127,7 @@ def web_nav(
         ValueError: an unknown split, page or level, or none left.
     """
     check_split(split)
-    require("reagent/WebNav-v0", *NEEDS)
+    require(ENV_ID, *ENVIRONMENTS[ENV_ID]["needs"])
     known = page_names()
     chosen = known if pages == "all" else [pages] if isinstance(pages, str) else list(pages)
     unknown = [page for page in chosen if page not in known]
@@ -235,7 +229,12 @@ def click(element: str, *, web: WebNav) -> str:
     Args:
         element: Its id, e.g. "e5".
     """
-    return web.act(element, lambda target: target.click(force=True))
+
+    async def act(target: Any) -> None:
+        await target.hover(force=True)  # what the mouse does to the page, before it is pressed
+        await target.click(force=True)
+
+    return web.act(element, act)
 
 
 @tool(name="type", timeout_s=None)
@@ -322,10 +321,6 @@ def wait(*, web: WebNav) -> str:
 
     return web.act(None, nothing)
 
-
-TOOLS = tuple(
-    f"{__name__}:{name}" for name in ("click", "type_text", "select", "scroll", "press", "wait")
-)
 
 _WHOLE = ("date", "time", "month", "week", "datetime-local", "color", "range")
 """Types of input that take their value as a whole."""

@@ -46,6 +46,16 @@ _KINDS = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
 }
+_PRELOAD = """async () => {
+  const sheets = Array.from(document.styleSheets).flatMap(sheet => Array.from(sheet.cssRules));
+  const found = sheets.flatMap(rule => Array.from(rule.cssText.matchAll(/url\\("([^"]+)"\\)/g)));
+  await Promise.all(found.map(([_, address]) => new Promise(loaded => {
+    const image = new Image();
+    image.onload = image.onerror = loaded;
+    image.src = address;
+  })));
+}"""
+"""An icon that changes under the mouse would vanish from under the click until its picture is there."""
 _START = """([seed, mode]) => {
   core.EPISODE_MAX_TIME = 2 ** 31 - 1;
   Math.seedrandom(seed);
@@ -59,7 +69,7 @@ _NAME_ICONS = """() => {
     if (one.getAttribute('role') || !one.getClientRects().length) continue;
     if (one.matches('span.alink')) one.setAttribute('role', 'link');
     if (one.childElementCount || one.textContent.trim() || !one.matches('span, div, i, a, img')) continue;
-    const name = one.className.toString().trim();
+    const name = one.className.toString().trim() || one.id;
     if (!name || name.startsWith('ui-')) continue;
     one.setAttribute('role', 'img');
     one.setAttribute('aria-label', name);
@@ -145,6 +155,7 @@ class Page:
         await page.clock.install(time=NOON)
         await page.clock.pause_at(NOON + 3_600_000)  # of which none passes by itself
         await page.goto(f"{ADDRESS}miniwob/{name}.html")
+        await page.evaluate(_PRELOAD)
         await page.evaluate(_START, [seed, mode])
         await self._look()
         said = await page.evaluate("() => core.getUtterance()")

@@ -34,7 +34,13 @@ def solve(prompt: str) -> Generator[Calls, list[str], str]:
         while True:
             results = yield [action]
             action = script.send(read_tree(results[0]))
-    except (StopIteration, _NotThere, IndexError, KeyError):  # the page is not as the script has it
+    except (
+        StopIteration,
+        _NotThere,
+        IndexError,
+        KeyError,
+        RuntimeError,
+    ):  # the page is not as the script has it
         return ""
 
 
@@ -196,15 +202,6 @@ def _enter_time(said: str, tree: Tree) -> Script:
     yield from _enter(tree, f"{hour % 12 + 12 * ('PM' in said):02}:{minute:02}")
 
 
-def _copy(said: str, tree: Tree) -> Script:
-    fields = tree.all("textbox")
-    number = re.search(r"(\d)(?:st|nd|rd|th)", said)
-    full = [field for field in fields if field.text]
-    empty = next(field for field in fields if not field.text)
-    tree = yield _type(empty, full[int(number[1]) - 1 if number else 0].text)
-    yield from _submit(tree)
-
-
 def _last_word(said: str, tree: Tree) -> Script:
     text, field = tree.all("textbox")[:2]
     tree = yield _type(field, text.text.split()[-1])
@@ -318,7 +315,11 @@ _MONTHS = (
 
 
 def _spin(said: str, tree: Tree) -> Script:
-    yield from _enter(tree, _said(r"Select (-?\d+)", said))
+    steps = int(_said(r"Select (-?\d+)", said))
+    up, down, _ = tree.all("button")
+    for _ in range(abs(steps)):
+        tree = yield _click(up if steps > 0 else down)
+    yield from _submit(tree)
 
 
 def _search(said: str, tree: Tree) -> Script:
@@ -375,7 +376,7 @@ def _social(said: str, tree: Tree) -> Script:
     icon = {"Like": "like", "Reply": "reply", "Retweet": "retweet"}.get(action)
     if icon is None:
         tree = yield _click(_icon_after(tree, post, "more"))
-        yield _click(_found(tree.find(action)))
+        yield _click(next(one for one in tree.all("listitem") if one.words.startswith(action)))
     else:
         yield _click(_icon_after(tree, post, icon))
 
@@ -433,8 +434,6 @@ SCRIPTS: Mapping[str, Callable[[str, Tree], Script]] = MappingProxyType(
         "click-tab-2": _link_behind("tab"),
         "click-test": _only_button,
         "click-test-2": _named_button,
-        "copy-paste": _copy,
-        "copy-paste-2": _copy,
         "email-inbox-delete": _mail_icon("trash"),
         "email-inbox-forward": _forward,
         "email-inbox-important": _mail_icon("star"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from gymnasium.envs.registration import register, registry
 
-from reagent_env.needs import extra
+from reagent_env.needs import Need, extra
 from reagent_env.task_sets.published_need import needs_of
 from reagent_env.task_sets.published_table import BENCHMARKS
 
@@ -53,6 +53,43 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
             "tasks": "text_craft",
             "tools": ("reagent_env.families.text_craft:act",),
             "simulator": "reagent_env.families.text_craft:TextCraft",
+            "max_turns": 30,
+            "max_calls_per_turn": 1,
+        },
+    },
+    "reagent/SciWorld-v0": {
+        "summary": "Thirty kinds of experiments in a simulated house, by text commands.",
+        "needs": (
+            extra("sciworld", "scienceworld"),
+            Need("program", ("java",), "apt-get install -y default-jre-headless"),
+        ),
+        "kwargs": {
+            "tasks": "sci_world",
+            "tools": ("reagent_env.families.sci_world:act",),
+            "simulator": "reagent_env.families.sci_world:SciWorld",
+            "max_turns": 100,
+            "max_calls_per_turn": 1,
+            "max_seconds": 1800.0,
+        },
+    },
+    "reagent/WebNav-v0": {
+        "summary": "Follow an instruction on a web page, by its accessibility tree.",
+        "needs": (
+            extra("webnav", "miniwob"),
+            extra("webnav", "playwright"),
+            Need(
+                "program",
+                ("chromium", "chromium-browser", "google-chrome"),
+                "apt-get install -y chromium",
+            ),
+        ),
+        "kwargs": {
+            "tasks": "web_nav",
+            "tools": tuple(
+                f"reagent_env.families.web_nav:{name}"
+                for name in ("click", "type_text", "select", "scroll", "press", "wait")
+            ),
+            "simulator": "reagent_env.families.web_nav:WebNav",
             "max_turns": 30,
             "max_calls_per_turn": 1,
         },
