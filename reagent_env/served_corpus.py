@@ -15,10 +15,10 @@ from typing import Any
 
 from reagent_env.corpus import Corpus, Document, Hit, url_of_title
 from reagent_env.errors import ToolBackendError
+from reagent_env.json_http import NoJson, ask_json
 
 KEPT_DOCUMENTS = 20_000
 MAX_DOCUMENT_CHARS = 100_000
-MAX_REPLY_BYTES = 32 * 2**20
 
 
 class ServedCorpus(Corpus):
@@ -50,23 +50,11 @@ class ServedCorpus(Corpus):
         Raises:
             ToolBackendError: it cannot be asked, or answers something else.
         """
-        import httpx
-
         body = {"queries": [query], "topk": top_k, "return_scores": True}
         try:
-            reply = httpx.post(self.url, json=body, timeout=self.timeout_s, follow_redirects=False)
-            reply.raise_for_status()
-            if len(reply.content) > MAX_REPLY_BYTES:
-                raise ValueError(f"it is longer than {MAX_REPLY_BYTES} bytes")
-            hits = [_hit(one) for one in reply.json()["result"][0][:top_k]]
-        except (
-            httpx.HTTPError,
-            ValueError,
-            KeyError,
-            TypeError,
-            IndexError,
-            AttributeError,
-        ) as error:
+            reply = ask_json("POST", self.url, body, timeout_s=self.timeout_s)
+            hits = [_hit(one) for one in reply["result"][0][:top_k]]
+        except (NoJson, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ToolBackendError(
                 f"The retrieval server at {self.url} gave no results ({type(error).__name__}: "
                 f"{str(error)[:200]}); start it, or correct the URL."
