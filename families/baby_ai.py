@@ -1,0 +1,148 @@
+"""BabyAI as text: minigrid's levels, seen and acted in by AgentGym's words (arXiv 1810.08272).
+
+Not here: the words themselves (``baby_ai_view.py``), the tasks (``baby_ai_tasks.py``).
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from typing import Any
+
+from reagent_env.errors import TaskError, ToolError
+from reagent_env.families.baby_ai_view import CHECK, View, view_of
+from reagent_env.simulator import Simulator
+from reagent_env.task import Task
+from reagent_env.tool_definition import tool
+
+_LOADING = threading.Lock()
+
+
+def make_level(level_id: str, seed: int) -> Any:
+    """A level of minigrid as ``reset(seed)`` leaves it, e.g. ``make_level("BabyAI-GoToObjS6-v1", 3)``.
+
+    Raises:
+        gymnasium.error.Error: minigrid has no such level.
+    """
+    _load()
+    import gymnasium
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # older versions of a level are meant
+        level = gymnasium.make(level_id, disable_env_checker=True).unwrapped
+    level.reset(seed=seed)
+    return level
+
+
+class BabyAI(Simulator):
+    """One level from its start to its end; pays minigrid's 1 − 0.9 · steps / limit for the mission."""
+
+    def __init__(self, task: Task) -> None:
+        """Build the level.
+
+        Raises:
+            TaskError: the task names no level or no seed.
+        """
+        level_id, seed = task.metadata.get("level_id"), task.metadata.get("seed")
+        if not isinstance(level_id, str) or not isinstance(seed, int):
+            raise TaskError(
+                f"A BabyAI task names a level_id and a seed, got {level_id!r}, {seed!r}."
+            )
+        self._level = make_level(level_id, seed)
+        self._see = self._level.gen_obs
+        self._level.gen_obs = _nothing  # looked at once a verb, not at each of its steps
+        self._over = False
+        self._score = 0.0
+        self._view = self._look()
+        self.opening = self._view.text
+
+    @property
+    def over(self) -> bool:
+        """Whether the mission was done, failed, or the level's own limit of steps reached."""
+        return self._over
+
+    @property
+    def score(self) -> float:
+        """What the mission paid; 0 until it is done."""
+        return self._score
+
+    def act(self, command: str) -> str:
+        """Do one verb.
+
+        Raises:
+            ToolError: it is none that can be done now; nothing has changed.
+        """
+        verb = " ".join(command.lower().split())
+        if verb == CHECK:
+            return f"You can take the following actions: {self._view.listing}"
+        if verb not in self._view.verbs:
+            why = self._view.refused.get(verb, "The action is not recognized.")
+            raise ToolError(f"{why} Available actions: {self._view.listing}")
+        actions = self._view.verbs[verb]
+        before = self._state()
+        for action in actions:
+            _, reward, terminated, truncated, _ = self._level.step(action)
+            self._over = bool(terminated or truncated)
+            if self._over:
+                self._score = min(1.0, max(0.0, float(reward)))
+                break
+            after = self._state()
+            if after == before:
+                break  # something is in the way
+            before = after
+        self._view = self._look()
+        if not self._over:
+            return self._view.text
+        ending = "The task is completed." if self._score > 0 else "The task has failed."
+        return f"{self._view.description}\n{ending}"
+
+    def render(self) -> Any:
+        """The whole level from above, what the agent sees lit."""
+        return self._level.get_frame()
+
+    def close(self) -> None:
+        """Let the level go."""
+        self._level.close()
+
+    def _look(self) -> View:
+        carried = self._level.carrying
+        carrying = None if carried is None else f"{carried.color} {carried.type}"
+        return view_of(self._see()["image"].tolist(), carrying)
+
+    def _state(self) -> tuple[Any, ...]:
+        """What a primitive action can change, as far as the agent is concerned."""
+        level = self._level
+        ahead = level.grid.get(*level.front_pos)
+        shown = None if ahead is None else (id(ahead), ahead.encode())
+        return (*map(int, level.agent_pos), level.agent_dir, id(level.carrying), shown)
+
+
+@tool(timeout_s=None)
+def act(command: str, *, game: BabyAI) -> str:
+    """Do one of the available actions, as it is written in their list.
+
+    Args:
+        command: e.g. "turn left", "move forward", "go to red ball 1", "pickup red ball 1",
+            "toggle and go through blue closed door 1", "drop", "toggle" or
+            "check available actions".
+    """
+    return game.act(command[:200])
+
+
+def _nothing() -> None:
+    """What a step sees that nobody looks at."""
+
+
+@functools.cache
+def _loaded() -> None:
+    import minigrid  # registers its levels
+    from minigrid.envs.babyai.core import roomgrid_level
+
+    del minigrid
+    roomgrid_level.print = lambda *_: None  # it prints each layout that it rejects
+
+
+def _load() -> None:
+    with _LOADING:
+        _loaded()
