@@ -64,11 +64,11 @@ def _mathematics(root: Path) -> None:
         ("Mia saves 15 coins a day for 80 days. How many coins has she?", "15 * 80 = 1200.\n#### 1,200"),
         ("A rope of 9 m is cut into pieces of 3 m. How many pieces are there?", "9 / 3 = 3.\n#### 3"),
     ]  # fmt: skip
-    rows = [{"question": question, "answer": answer} for question, answer in worked]
+    rows: list[Record] = [{"question": question, "answer": answer} for question, answer in worked]
     _parquet(root / "gsm8k" / "main" / "test-00000-of-00001.parquet", rows)
     _parquet(root / "gsm8k" / "main" / "train-00000-of-00001.parquet", rows[:1])
     _parquet(root / "gsm8k" / "socratic" / "test-00000-of-00001.parquet", rows[:1])
-    problems = [
+    problems: list[tuple[Any, ...]] = [
         ("Compute $\\frac{3}{4} + \\frac{1}{8}$.", "$\\boxed{\\frac{7}{8}}$", "\\frac{7}{8}", "Fractions", 1),
         ("Solve $x^2 = 5x - 6$ for the larger root.", "2 and 3: $\\boxed{3}$.", "3", "Algebra", 3),
         ("Write $(x + 1)^2$ expanded.", "$\\boxed{x^2 + 2x + 1}$", "x^2 + 2x + 1", "Algebra", 2),
@@ -133,7 +133,9 @@ def _questions(root: Path) -> None:
         for number, (question, forms, titles) in enumerate(_QUESTIONS)
     ]  # fmt: skip
     _lines(root / "musique" / "musique_ans_v1.0_dev.jsonl", musique)
-    rows = [{"Question": question, "Answer": forms[0]} for question, forms, _ in _QUESTIONS]
+    rows: list[Record] = [
+        {"Question": question, "Answer": forms[0]} for question, forms, _ in _QUESTIONS
+    ]
     _table(root / "bamboogle" / "test.csv", rows)
     rows = [{"question": question, "answer": forms} for question, forms, _ in _QUESTIONS]
     _parquet(root / "nq" / "nq_open" / "validation-00000-of-00001.parquet", rows)

@@ -116,9 +116,10 @@ def _exchange(process: subprocess.Popen[bytes], given: bytes, most: int) -> tupl
         with contextlib.suppress(OSError):
             process.stdin.close()
 
+    listening = process.stderr.fileno()
+
     def listen() -> None:
-        assert process.stderr is not None
-        for piece in iter(lambda: process.stderr.read1(4096), b""):  # type: ignore[union-attr]
+        for piece in iter(lambda: os.read(listening, 4096), b""):
             said.append(piece)
             del said[:-4]
 
