@@ -23,6 +23,7 @@ SOLVERS = {
     "reagent/MiniMix-v0": "reagent_env.task_sets.mini_mix:solve",
     "reagent/TextCraft-v0": "reagent_env.families.text_craft_solver:solve",
     "reagent/BabyAI-v0": "reagent_env.families.baby_ai_solver:solve",
+    "reagent/SQL-v0": "reagent_env.families.sql:solve",
     "reagent/SciWorld-v0": "reagent_env.families.sci_world_solver:solve",
     "reagent/WebNav-v0": "reagent_env.families.web_nav_solver:solve",
 }

@@ -46,6 +46,15 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
             "tool_format": "compact",
         },
     },
+    "reagent/SQL-v0": {
+        "summary": "Questions about small databases, one query each: joins, sums, groups.",
+        "kwargs": {
+            "tasks": "sql",
+            "tools": ("reagent_env.families.sql:sql",),
+            "sandbox": "auto",
+            "max_turns": 12,
+        },
+    },
     "reagent/BabyAI-v0": {
         "summary": "Go to, pick up, open and put things in a small world seen in words.",
         "needs": (extra("babyai", "minigrid"),),
