@@ -156,12 +156,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--only", nargs="+", choices=list(SIDES), default=list(SIDES))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    sides = {name: SIDES[name] for name in given.only}
     context = multiprocessing.get_context("spawn")
     ports: dict[str, int] = {}
     processes = []
-    for name in SIDES:
+    for name in sides:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports[name] = free.getsockname()[1]
@@ -172,16 +174,17 @@ def main() -> None:
         wait_for_port(port)
     found: dict[str, Any] = {"bar": 0.7}
     for sessions in given.sessions:
-        speeds: dict[str, list[float]] = {name: [] for name in SIDES}
+        speeds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(given.rounds):  # in turn, so that other load meets all alike
-            for name, (_, action) in SIDES.items():
+            for name, (_, action) in sides.items():
                 speed = steps_per_s(ports[name], action, sessions, given.steps)
                 speeds[name].append(asyncio.run(speed))
         ratios = {
             name: statistics.median(
                 one / other for one, other in zip(speeds["ours"], speeds[name], strict=True)
             )
-            for name in ("echo", "echo by MCP")
+            for name in sides
+            if name != "ours"
         }
         medians = {name: statistics.median(one) for name, one in speeds.items()}
         print(f"{sessions} session(s): " + ", ".join(f"{n} {s:.0f}/s" for n, s in medians.items()))

@@ -125,7 +125,8 @@ def together(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[
         self.processes.lead((method.__name__, args, kwargs))
         return method(self, *args, **kwargs)
 
-    return call
+    wrapped: Callable[Concatenate[Self, P], R] = call
+    return wrapped
 
 
 def launched_processes() -> Processes:
