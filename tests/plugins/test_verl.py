@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.resources
 import math
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +31,11 @@ from verl_fakes import (  # first: it silences what verl's imports warn of
 )
 
 # isort: split
+import verl
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_adv_estimator_fn
 from verl.trainer.ppo.ray_trainer import compute_advantage
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.import_utils import load_class_from_fqn
 
 from reagent_env.judgement import Judgement
 from reagent_env.plugins.conformance_env import LEDGER
@@ -346,19 +351,15 @@ def test_the_reward_function_grades_as_the_environment_does() -> None:
         assert told == {"score": outcome, "acc": outcome}
 
 
-def test_verl_takes_the_yaml_to_copy() -> None:
-    import importlib.resources
-
-    import verl
-
+def test_verl_takes_the_yaml_to_copy(tmp_path: Path) -> None:
     loops = OmegaConf.load(ROOT / "examples/verl_agent_loop.yaml")
-    assert hydra.utils.get_class(loops[0]._target_).__name__ == "ReagentAgentLoop"
-    defaults = importlib.resources.files(verl) / "trainer/config"
-    with hydra.initialize_config_dir(str(defaults), version_base=None):
-        known = hydra.compose("ppo_trainer")
-    ours: Any = OmegaConf.load(ROOT / "examples/verl_ppo.yaml")
-    del ours["defaults"]
-    OmegaConf.set_struct(known, True)
-    merged = OmegaConf.merge(known, ours)  # an unknown key would raise
-    assert merged.algorithm.adv_estimator == "reagent_turn"
-    assert merged.actor_rollout_ref.rollout.n == 8
+    assert hydra.utils.get_class(loops[0]._target_) is ReagentAgentLoop
+    shutil.copytree(importlib.resources.files(verl) / "trainer/config", tmp_path / "config")
+    shutil.copy(ROOT / "examples/verl_ppo.yaml", tmp_path / "config")
+    with hydra.initialize_config_dir(str(tmp_path / "config"), version_base=None):
+        config = hydra.compose("verl_ppo")
+    assert config.algorithm.adv_estimator == "reagent_turn"
+    assert config.actor_rollout_ref.rollout.prompt_length == 2048  # data.max_prompt_length
+    assert omega_conf_to_dataclass(config.actor_rollout_ref.rollout).n == 8
+    manager = config.actor_rollout_ref.rollout.agent.agent_loop_manager_class
+    assert load_class_from_fqn(manager, "AgentLoopManager") is ReagentAgentLoopManager

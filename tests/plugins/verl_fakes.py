@@ -27,7 +27,7 @@ with (
 
 from reagent_env.trainers.policies.tiny import SHIPPED
 
-PROMPT, RESPONSE = 512, 3000
+PROMPT, RESPONSE = 1024, 3000
 LIBRARIES_WARN = [
     pytest.mark.filterwarnings(f"ignore::{kind}")
     for kind in ("DeprecationWarning", "FutureWarning", "UserWarning")
@@ -79,6 +79,7 @@ def configuration(folder: Path, loop: dict[str, Any]) -> Any:
     defaults = importlib.resources.files(verl) / "trainer/config/_generated_ppo_trainer.yaml"
     config: Any = OmegaConf.load(str(defaults))
     config.actor_rollout_ref.model.path = str(SHIPPED)
+    config.actor_rollout_ref.rollout.name = "vllm"
     config.actor_rollout_ref.rollout.prompt_length = PROMPT
     config.actor_rollout_ref.rollout.response_length = RESPONSE
     config.actor_rollout_ref.rollout.n = 2
