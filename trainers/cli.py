@@ -43,6 +43,9 @@ RUNNERS = {
 }
 """Recipe → ``module:function``, called with (config, run, progress); loaded when it runs."""
 
+JUDGE_RECIPES = ("judge-sft", "judge-rl")
+"""Recipes for judges; each has a dataclass of settings of its own."""
+
 SHOWN = (
     "env",
     "policy",
@@ -103,6 +106,8 @@ Recipes:
 
   judge-sft  A judge learns from trajectories with planted flaws.
 
+  judge-rl   GRPO for a taught judge: right scores, right order, flaws found, critiques that help.
+
 Examples:
 
   reagent train reagent-u
@@ -119,6 +124,10 @@ Examples:
 
   reagent train outcome --schedule scalinginter-searchqa
 
+  reagent train judge-sft --out runs/judge
+
+  reagent train judge-rl --judge runs/judge/judge --set data=runs/judge/judge_data.jsonl
+
   reagent train --config my.toml --updates 20
 
   reagent train --resume runs/20261104-120000-reagent-u
@@ -126,17 +135,20 @@ Examples:
   reagent train reagent-u-8b --dry-run
 
 Settings: the recipe's, then the file's, then the command line's.
-`reagent train --settings` lists them all.
+`reagent train --settings` lists them all, `reagent train judge-rl --settings` a judge's recipe's own.
 """
 
 
 def train(**given: Any) -> None:
     """Train a policy by a recipe; everything it does is kept in a run folder."""
     if given["settings"]:
-        typer.echo("\n".join(setting_lines()))
+        judged = given["recipe"] in JUDGE_RECIPES
+        config = _judge_recipe(given["recipe"])[0] if judged else TrainConfig
+        typer.echo("\n".join(setting_lines(config)))
         return
     try:
-        if given["recipe"] == "judge-sft":
+        given = {**given, "recipe": given["recipe"] or _judges_recipe_of(given["resume"])}
+        if given["recipe"] in JUDGE_RECIPES:
             _train_judge(given)
             return
         settings = read_settings(given)
@@ -195,12 +207,14 @@ def read_settings(given: Mapping[str, Any], config: type = TrainConfig) -> dict[
     return settings
 
 
-def setting_lines() -> Iterator[str]:
+def setting_lines(config: type = TrainConfig) -> Iterator[str]:
     """Every setting with its default, its choices and what it is for."""
-    documented, defaults = docstrings_of(TrainConfig), defaults_of(TrainConfig)
-    for name, annotation in annotations_of(TrainConfig).items():
+    documented, defaults = docstrings_of(config), defaults_of(config)
+    flags = annotations_of(TrainConfig)
+    for name, annotation in annotations_of(config).items():
         choices = choices_of(annotation)
-        yield f"{_flag(name)} {defaults[name]!r}" + (
+        named = _flag(name) if name in flags or name == "out" else f"--set {name}="
+        yield f"{named} {'' if name == 'out' else repr(defaults[name])}" + (
             f"  ({' | '.join(choices)})" if choices else ""
         )
         yield f"    {documented[name]}"
@@ -261,29 +275,57 @@ def _run(run: RunFolder, done: int) -> None:
 
 
 def _train_judge(given: Mapping[str, Any]) -> None:
-    """The recipe ``judge-sft``, whose settings are a dataclass of its own."""
-    from reagent_env.trainers.judge_sft import JudgeSftConfig, run_judge_sft
+    """A recipe for judges, whose settings are a dataclass of its own."""
     from reagent_env.trainers.run_folder import new_folder
 
-    known = annotations_of(JudgeSftConfig)
+    recipe = given["recipe"]
+    judge_config, run_judge = _judge_recipe(recipe)
+    known = annotations_of(judge_config)
     settings: dict[str, Any] = {}
     folder = given["out"]
     if given["resume"] is not None:
         folder = given["resume"]
         settings = json.loads((folder / "config.json").read_text("utf-8"))
+        settings.pop("recipe", None)
     elif given["config"] is not None:
         settings = read_file(given["config"])
         settings.pop("recipe", None)
-    settings |= read_settings(given, JudgeSftConfig)
+    settings |= read_settings(given, judge_config)
     for name in settings:
         if name not in known:
             raise unknown_key(name, known)
     settings = {name: coerced(value, known[name]) for name, value in settings.items()}
     if given["dry_run"]:
-        typer.echo(JudgeSftConfig(**{**settings, "out": str(folder or "runs/<time>-judge-sft")}))
+        typer.echo(judge_config(**{**settings, "out": str(folder or f"runs/<time>-{recipe}")}))
         return
-    folder = folder or new_folder("judge-sft")
-    run_judge_sft(JudgeSftConfig(**{**settings, "out": str(folder)}), typer.echo)
+    folder = folder or new_folder(recipe)
+    try:
+        run_judge(judge_config(**{**settings, "out": str(folder)}), typer.echo)
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped. Go on with: reagent train {recipe} --resume {folder}", err=True)
+        raise typer.Exit(130) from None
+    except NotImplementedError as error:
+        raise ValueError(str(error)) from error
+
+
+def _judges_recipe_of(run: Path | None) -> str | None:
+    """The recipe of a run to be resumed, where it is one for judges."""
+    path = None if run is None else run / "config.json"
+    if path is None or not path.is_file():
+        return None
+    recipe = json.loads(path.read_text("utf-8")).get("recipe")
+    return recipe if recipe in JUDGE_RECIPES else None
+
+
+def _judge_recipe(recipe: str) -> tuple[Any, Callable[..., Any]]:
+    """The settings of a recipe for judges, and what runs it."""
+    if recipe == "judge-sft":
+        from reagent_env.trainers.judge_sft import JudgeSftConfig, run_judge_sft
+
+        return JudgeSftConfig, run_judge_sft
+    from reagent_env.trainers.judge_rl import JudgeRlConfig, run_judge_rl
+
+    return JudgeRlConfig, run_judge_rl
 
 
 def _critique_command(settings: Mapping[str, Any]) -> str:
@@ -349,7 +391,11 @@ def _parameters() -> Iterator[inspect.Parameter]:
     yield parameter(
         "recipe",
         str | None,
-        typer.Argument(None, metavar="[RECIPE]", help=f"{' | '.join(RECIPES)}, or a shipped file."),
+        typer.Argument(
+            None,
+            metavar="[RECIPE]",
+            help=f"{' | '.join((*RECIPES, *JUDGE_RECIPES))}, or a shipped file.",
+        ),
     )
     yield parameter("config", Path | None, typer.Option(None, help="Settings in TOML."))
     yield parameter("resume", Path | None, typer.Option(None, metavar="RUN", help="Go on with it."))

@@ -36,7 +36,7 @@ ELSEWHERE: Mapping[str, str] = {
     "reagent-c": "Reagent-C trains nothing, it evaluates: `reagent eval ENV --agent AGENT --refine "
     "critique` runs a first attempt, a critique and a second attempt.",
     "judge-sft": "The recipe judge-sft has settings of its own: `reagent train judge-sft --dry-run`.",
-    "judge-rl": "The recipe judge-rl is not there yet; judge-sft trains a judge.",
+    "judge-rl": "The recipe judge-rl has settings of its own: `reagent train judge-rl --dry-run`.",
 }
 """Names that people will look for here, and where to go."""
 

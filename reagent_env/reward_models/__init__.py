@@ -38,7 +38,7 @@ _OURS = {
 }
 TINY = "tiny-rrm"
 """The small learned judge; its folder stands beside this module."""
-_TINY_FOLDER = Path(__file__).with_name("tiny_rrm")
+TINY_FOLDER = Path(__file__).with_name("tiny_rrm")
 _HOME = {
     "BatchedJudge": "batched",
     "JudgeUnavailable": "base",
@@ -114,12 +114,12 @@ def _looks_like_a_folder(name: str) -> bool:
 
 
 def _tiny(options: dict[str, Any]) -> RewardModel:
-    if not (_TINY_FOLDER / "config.json").is_file():
+    if not (TINY_FOLDER / "config.json").is_file():
         raise NotImplementedError(
             f"The weights of {TINY!r} are not in this copy. Until then: 'rubric', or a judge of your "
             "own: `reagent train judge-sft` trains one, and its folder is its name."
         )
-    return _local(str(_TINY_FOLDER), options)
+    return _local(str(TINY_FOLDER), options)
 
 
 def _local(folder: str, options: dict[str, Any]) -> RewardModel:

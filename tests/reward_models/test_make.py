@@ -67,7 +67,7 @@ def test_what_cannot_be_made_says_what_can(name: str, kind: type[Exception], wor
 def test_without_its_weights_the_small_judge_says_what_else_there_is(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(reward_models, "_TINY_FOLDER", tmp_path)
+    monkeypatch.setattr(reward_models, "TINY_FOLDER", tmp_path)
     with pytest.raises(NotImplementedError, match="reagent train judge-sft"):
         make_reward_model("tiny-rrm")
 

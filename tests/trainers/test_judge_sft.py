@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reagent_env import reward_models
 from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord, write_records
 from reagent_env.reward_models import make_reward_model
 from reagent_env.reward_models.marks import marked_messages
@@ -18,6 +19,7 @@ from reagent_env.trajectory import Turn
 
 torch = pytest.importorskip("torch")
 
+from reagent_env.trainers import judge_sft  # noqa: E402
 from reagent_env.trainers.judge import model as judge_model  # noqa: E402
 from reagent_env.trainers.judge.examples import (  # noqa: E402
     UNFINISHED_TARGET,
@@ -31,7 +33,12 @@ from reagent_env.trainers.judge.examples import (  # noqa: E402
 )
 from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer  # noqa: E402
 from reagent_env.trainers.judge.training import judge_sample, train_judge  # noqa: E402
-from reagent_env.trainers.judge_sft import JudgeSftConfig, run_judge_sft  # noqa: E402
+from reagent_env.trainers.judge_sft import (  # noqa: E402
+    JudgeSftConfig,
+    run_judge_sft,
+    save_judge,
+    ship,
+)
 
 SMALL = {
     "hidden_size": 32,
@@ -235,3 +242,42 @@ def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         JudgeSftConfig(out="x", **settings)
+
+
+def test_a_runs_judge_is_put_into_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = make_judge_tokenizer([judgement_text(record(3))])
+    save_judge(
+        tmp_path / "run" / "judge",
+        make_judge_model(tokenizer),
+        tokenizer,
+        view="marks",
+        max_new_tokens=9,
+    )
+    (tmp_path / "run" / "judge" / "optimizer.pt").write_text("not for the package")
+    target = tmp_path / "tiny_rrm"
+    target.mkdir()
+    (target / "of_an_older_one.json").write_text("{}")
+    size = ship(tmp_path / "run", target)
+    names = {one.name for one in target.iterdir()}
+    assert {"config.json", "judge.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not names & {"optimizer.pt", "of_an_older_one.json"}
+    assert 0 < size == sum(one.stat().st_size for one in target.iterdir()) < 10_000_000
+    monkeypatch.setattr(reward_models, "TINY_FOLDER", target)
+    judge: Any = make_reward_model("tiny-rrm")
+    assert (judge.view, judge.max_new_tokens) == ("marks", 9)
+
+
+def test_what_is_unfinished_or_too_large_is_not_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no whole judge"):
+        ship(tmp_path, tmp_path / "target")
+    tokenizer = make_judge_tokenizer([judgement_text(record(3))])
+    folder = tmp_path / "judge"
+    save_judge(folder, make_judge_model(tokenizer), tokenizer, view="marks", max_new_tokens=9)
+    monkeypatch.setattr(judge_sft, "SHIPPED_BYTES", 1_000)
+    with pytest.raises(ValueError, match="more than 1000"):
+        ship(tmp_path, tmp_path / "target")
+    assert not (tmp_path / "target").exists()

@@ -131,6 +131,20 @@ def test_judge_sft_has_settings_of_its_own() -> None:
     assert "no setting 'group_size'" in reagent_train(*words, "--group-size", "4").stderr
 
 
+def test_judge_rl_has_settings_of_its_own_and_says_which() -> None:
+    done = reagent_train("judge-rl", "--dry-run", "--judge", "runs/j", "--policy", "smollm2")
+    assert done.exit_code == 0, done.stderr
+    assert "judge='runs/j'" in done.stdout
+    assert "policy='smollm2'" in done.stdout
+    assert "out='runs/<time>-judge-rl'" in done.stdout
+    listed = reagent_train("judge-rl", "--settings").stdout
+    assert "--group-size 8" in listed
+    assert "--set tries= 4" in listed
+    assert "whether a critique helps" in listed
+    help_text = " ".join(reagent_train("--help").stdout.split())
+    assert "reagent train judge-rl --judge runs/judge/judge" in help_text
+
+
 def test_a_resumed_run_goes_on_with_its_own_settings(
     tmp_path: Path, ran: list[tuple[TrainConfig, RunFolder]]
 ) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from reagent_env.agents.judge_data.flaws import CLEAN_CRITIQUE
 from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord
+from reagent_env.agents.judge_eval.naming import SOUND
 from reagent_env.reward_models.parse import render_judgement
 from reagent_env.task_sets.phrasing import stable_random
 from reagent_env.trajectory import StopReason, Trajectory
@@ -25,9 +26,6 @@ View = Callable[[Trajectory], Messages | None]
 """What the judge reads of a trajectory; None where it does not fit."""
 
 _THOUGHT = re.compile(r"<think>.*?</think>\s*", re.DOTALL)
-
-SOUND = "sound"
-"""The verdict on a turn without a flaw."""
 
 UNFINISHED = "unfinished"
 """The kind of an attempt that the turn limit ended; no planter makes it."""

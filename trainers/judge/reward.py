@@ -9,26 +9,46 @@ Parsing is a gate, not a bonus. Not here: sampling and the update (``judge_rl.py
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from reagent_env.agents.judge_data.records import PlantedRecord
+from reagent_env.agents.judge_eval.naming import f1, named_flaws, true_flaws
 from reagent_env.judgement import Judgement
-from reagent_env.trainers.judge.examples import SOUND
 from reagent_env.wrappers.critique_refine import gives_answer_away
 
-_VERDICT = re.compile(r"(?:^|, )([0-9]{1,3}) ([a-z ]+)(?=,|$)")
+
+@dataclass(frozen=True, slots=True)
+class RewardParts:
+    """What r is made of, e.g. ``RewardParts(near=0.9, ordered=1.0, found=1.0, utility=0.5)``."""
+
+    near: float = 0.0
+    """1 − (s − y)²."""
+    ordered: float = 0.0
+    """1 where the pair is ordered right."""
+    found: float = 0.0
+    """F1 of (turn, kind)."""
+    utility: float = 0.0
+    """Of the critique, in [−1, 1]."""
+    parsed: bool = True
+
+    @property
+    def total(self) -> float:
+        """r; 0 where nothing was parsed."""
+        if not self.parsed:
+            return 0.0
+        return 0.5 * self.near + 0.2 * self.ordered + 0.2 * self.found + 0.1 * self.utility
 
 
-def judge_reward(
+def reward_parts(
     judgement: Judgement,
     record: PlantedRecord,
     *,
     partner_mean: float | None = None,
     partner_target: float | None = None,
     utility: float = 0.0,
-) -> float:
-    """r of one judgement, in [0, 1] where ``utility`` is in [0, 1].
+) -> RewardParts:
+    """What one judgement earns, and for what.
 
     Example: a judgement that scores a clean attempt 0.95, above its flawed partner's mean of 0.4,
     and finds nothing wrong, earns 0.5 + 0.2 + 0.2 = 0.9 without a utility.
@@ -40,12 +60,11 @@ def judge_reward(
             then nothing is ordered right.
         partner_target: y of the other partner.
         utility: R(second attempt | this critique) − R(second attempt | retry) of a frozen policy on
-            wrong first attempts; 0 where it was not measured. A critique that gives the answer away
-            earns none.
+            wrong first attempts (``utility.py``); 0 where it was not measured. A critique that gives
+            the answer away earns none.
     """
     if judgement.score is None:
-        return 0.0
-    near = 1.0 - (judgement.score - record.target) ** 2
+        return RewardParts(parsed=False)
     ordered = 0.0
     if partner_mean is not None and partner_target is not None:
         ordered = float(
@@ -53,33 +72,12 @@ def judge_reward(
         )
     if utility and gives_answer_away(judgement.critique, record.trajectory):
         utility = 0.0
-    found = f1(named_flaws(judgement.reasoning), true_flaws(record))
-    return 0.5 * near + 0.2 * ordered + 0.2 * found + 0.1 * utility
-
-
-def named_flaws(reasoning: str) -> set[tuple[int, str]]:
-    """(turn, kind) of each flaw that the reasoning names; turns count from 0.
-
-    Example: ``named_flaws("1 sound, 2 repeated call")`` is ``{(1, "repeated_call")}``.
-    """
-    verdicts = _VERDICT.findall(reasoning)
-    return {
-        (int(number) - 1, verdict.strip().replace(" ", "_"))
-        for number, verdict in verdicts
-        if verdict.strip() != SOUND
-    }
-
-
-def true_flaws(record: PlantedRecord) -> set[tuple[int, str]]:
-    """(turn, kind) of the planted flaw; empty for clean and benign records."""
-    return set() if record.turn is None else {(record.turn, record.kind)}
-
-
-def f1(named: set[tuple[int, str]], true: set[tuple[int, str]]) -> float:
-    """Harmonic mean of precision and recall; 1 where nothing is wrong and nothing is named."""
-    if not named and not true:
-        return 1.0
-    return 2 * len(named & true) / (len(named) + len(true))
+    return RewardParts(
+        near=1.0 - (judgement.score - record.target) ** 2,
+        ordered=ordered,
+        found=f1(named_flaws(judgement.reasoning), true_flaws(record)),
+        utility=utility,
+    )
 
 
 def mean_score(judgements: Sequence[Judgement]) -> float | None:
