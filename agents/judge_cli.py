@@ -17,9 +17,28 @@ RETRIED = ("transport", "refused")
 """Kinds of having no score that are asked about again when the command is run again."""
 
 
+_EXAMPLES = """
+Examples:
+
+  reagent judge runs/20261104-120000-eval --judge rubric
+
+  reagent judge runs/20261104-120000-reagent-u --judge tiny-rrm --out tiny.jsonl
+
+  reagent judge mine.jsonl --judge http://127.0.0.1:8000/v1#my-judge --limit 100
+
+Each line written is one judgement: key, task_id, outcome, and judgement with reasoning, critique,
+score and turn_scores, or why there is no score. The judge sees neither answers nor outcomes. Beside
+it, judged-summary.json compares the scores of right and wrong episodes. Judgements that failed for
+the judge's server are asked for again by the same command.
+"""
+
+
 def judge_run(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a JSONL file.")],
-    judge: Annotated[str, typer.Option(help="rubric | noise | URL#model | module:object | …")],
+    judge: Annotated[
+        str,
+        typer.Option(help="rubric | tiny-rrm | noise | URL#model | a folder | module:object"),
+    ],
     out: Annotated[Path | None, typer.Option(help="By default judged.jsonl in the folder.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Trajectories a call of the judge.")] = 32,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
@@ -31,11 +50,13 @@ def judge_run(
     from reagent_env.cli.progress import progress_bar
 
     console = Console(stderr=True)
-    sources = trajectory_files(run)
     target = out or (run if run.is_dir() else run.parent) / "judged.jsonl"
-    model = load_judge(judge)
-    trajectories = list(_numbered(sources))[:limit]
-    done = read_judged(target, judge)
+    try:
+        model = load_judge(judge)
+        trajectories = list(_numbered(trajectory_files(run)))[:limit]
+        done = read_judged(target, judge)
+    except (FileNotFoundError, ModuleNotFoundError, NotImplementedError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
     waiting = [
         (key, trajectory)
         for key, trajectory in trajectories
@@ -72,6 +93,9 @@ def judge_run(
         f"{_shown(summary['auroc_outcome'])}, unscored {summary['unscored_rate']:.3f}"
     )
     console.print(f"Judgements in {target}")
+
+
+judge_run.__doc__ = f"{judge_run.__doc__}\n{_EXAMPLES}"
 
 
 def trajectory_files(run: Path) -> list[Path]:

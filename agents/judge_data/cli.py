@@ -13,6 +13,22 @@ if TYPE_CHECKING:
     from reagent_env.agents.judge_data.records import PlantedRecord
 
 
+_EXAMPLES = """
+Examples:
+
+  reagent judge-data --env reagent/SearchQA-v0 --episodes 20 --out flaws.jsonl
+
+  reagent judge-data --split test --kinds skipped_hop,unit_slip --out test.jsonl
+
+  reagent judge-eval --judge rubric --data flaws.jsonl
+
+  reagent train judge-sft --set data=flaws.jsonl
+
+A line is a trajectory with what is wrong with it (kind, turn, target quality, reference critique),
+or its clean partner, which shares its pair_id. docs/judge-eval.md lists the kinds and the fields.
+"""
+
+
 def judge_data(
     env: Annotated[str, typer.Option(help="An environment id, or all.")] = "all",
     episodes: Annotated[int, typer.Option(min=1, help="Tasks of each environment.")] = 50,
@@ -32,14 +48,20 @@ def judge_data(
     from reagent_env.agents.judge_data.records import CLEAN, write_records
 
     wanted = kinds.split(",") if kinds else None
-    chosen_kinds(wanted)
     console = Console(stderr=True)
-    records = planted(env, episodes, split, seed, wanted, per_task, sandbox, console)
+    try:
+        chosen_kinds(wanted)
+        records = planted(env, episodes, split, seed, wanted, per_task, sandbox, console)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     count = write_records(out, records)
     by_kind = Counter(record.kind for record in records if record.kind != CLEAN)
     for kind, number in sorted(by_kind.items()):
         console.print(f"{number:5d} pairs  {kind}")
     console.print(f"{count} records ({split}) in {out}")
+
+
+judge_data.__doc__ = f"{judge_data.__doc__}\n{_EXAMPLES}"
 
 
 def planted(

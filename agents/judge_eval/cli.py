@@ -104,7 +104,13 @@ def judge_eval(
             temperature=temperature,
             concurrency=concurrency,
         )
-    except (FileNotFoundError, NotImplementedError, UnknownAgent, ValueError) as error:
+    except (
+        FileNotFoundError,
+        ModuleNotFoundError,
+        NotImplementedError,
+        UnknownAgent,
+        ValueError,
+    ) as error:
         raise typer.BadParameter(str(error)) from error
     with progress_bar(console, f"judging by {judge}", len(records)) as advance:
 

@@ -8,6 +8,7 @@ next batch. No thread of its own, no busy waiting. Not here: judging (any reward
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from collections import deque
@@ -24,6 +25,9 @@ from reagent_env.reward_models.base import (
     up_to_attempt,
 )
 from reagent_env.trajectory import Trajectory
+
+PATIENCE_S = 600.0
+"""Longest wait for somebody else's call, of a judge that does not say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class BatchedJudge:
         window_s: float = 0.01,
         max_batch: int = 64,
         at_once: int = 1,
-        patience_s: float = 600.0,
+        patience_s: float | None = None,
     ) -> None:
         """Wrap ``judge``.
 
@@ -80,7 +84,8 @@ class BatchedJudge:
             max_batch: Most trajectories of one call. A caller that brings more is asked alone.
             at_once: Batches under way at the same time; more than 1 for a server.
             patience_s: Longest that a caller waits for somebody else's call; then its trajectories
-                are unscored (``transport``), since no score is better than none.
+                are unscored (``transport``), since no score is better than none. By default 600;
+                as long as it takes where the judge is in this process and has no deadline itself.
 
         Raises:
             ValueError: an argument out of range.
@@ -88,6 +93,8 @@ class BatchedJudge:
         """
         if not callable(getattr(judge, "judge", None)):
             raise TypeError(f"BatchedJudge needs a reward model, got {judge!r}.")
+        if patience_s is None:
+            patience_s = float(getattr(judge, "patience_s", PATIENCE_S))
         if window_s < 0 or patience_s <= 0:
             raise ValueError(
                 f"window_s may not be negative and patience_s is above 0, got {window_s!r} and "
@@ -146,7 +153,7 @@ class BatchedJudge:
 
     def _told(self, mine: _Request) -> bool:
         """Wait until there is an answer or ``mine`` is to lead; False where patience ended first."""
-        mine.told.wait(self.patience_s)
+        mine.told.wait(None if math.isinf(self.patience_s) else self.patience_s)
         with self._changed:
             if mine.told.is_set():
                 return True

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib
 import json
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -58,6 +59,9 @@ class LocalJudge:
     busy the machine, the answer is waited for. Where the tokenizer allows it, lists are held to one
     entry a turn (``turn_count.py``).
     """
+
+    patience_s = math.inf
+    """How long ``BatchedJudge`` waits for it."""
 
     def __init__(
         self,

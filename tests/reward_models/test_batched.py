@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -198,6 +199,22 @@ def test_patience_ends_in_no_score_and_not_in_a_hang() -> None:
         assert hanging.result(5) == 0.01
     assert ask(judge, 3) == 0.03
     assert inner.batches == [1, 1]  # what was given up is not asked
+
+
+def test_a_judge_in_this_process_is_waited_for_however_long_it_takes() -> None:
+    class Unhurried(Slow):
+        patience_s = math.inf
+
+    inner = Unhurried()
+    inner.may_go.clear()
+    judge = BatchedJudge(inner, window_s=0)
+    assert (judge.patience_s, BatchedJudge(Slow()).patience_s) == (math.inf, 600.0)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(ask, judge, 1)
+        assert inner.begun.acquire(timeout=5)
+        second = threads.submit(ask, judge, 2)
+        inner.may_go.set()
+        assert (first.result(5), second.result(5)) == (0.01, 0.02)
 
 
 def test_a_server_can_be_asked_about_several_batches_at_once() -> None:
