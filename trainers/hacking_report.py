@@ -102,6 +102,7 @@ def draw(
 ) -> None:
     """Four plots: score and outcome, the judge's accuracy, score against length, its correlation."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from reagent_env.trainers.hacking import by_length
 
@@ -110,6 +111,8 @@ def draw(
     middle = [(one.first + one.last) / 2 for one in found]
     [trend, accuracy], [length, correlation] = figure.subplots(2, 2)
     _plot(trend, middle, {"score": [s.score for s in found], "outcome": [s.outcome for s in found]})
+    for rate in (trend, length):
+        rate.set_ylim(0, 1)
     trend.set_title("Score and outcome", fontsize=9, loc="left")
     for place, (name, estimates) in enumerate(
         {"all tasks": [s.auroc for s in found], "within a task": [s.within for s in found]}.items()
@@ -158,6 +161,7 @@ def draw(
     ):
         axis.set_xlabel(label, fontsize=8)
         axis.tick_params(labelsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.25, lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=7, frameon=False)

@@ -56,6 +56,7 @@ def make_run(path: Path, config: TrainConfig, *, measure: bool) -> None:
         from reagent_env.trainers.train import train
 
         train(config, run, progress)
+        _measure_leakage(config, run)
         _without_optimiser(run)
 
 
@@ -73,6 +74,15 @@ def _measure(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> No
     )
 
 
+def _measure_leakage(config: TrainConfig, run: RunFolder) -> None:
+    """Keep how often its held-out answers talk of a critique: the table has a column for it."""
+    from reagent_env.trainers.atomic_files import write_json
+    from reagent_env.trainers.leakage import leakage_of
+
+    if config.held_out_episodes:
+        write_json(run.path / "leakage.json", leakage_of(run.path).to_json())
+
+
 def _without_optimiser(run: RunFolder) -> None:
     """A finished run is not resumed: its checkpoint keeps the weights alone."""
     from reagent_env.trainers.atomic_files import remove_folder
@@ -88,7 +98,8 @@ def _end_with_parent() -> None:
     main_thread = threading.main_thread().ident or 0
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 4096):  # unbuffered: a buffer's lock would bar the interpreter from ending
+            pass
         signal.pthread_kill(main_thread, signal.SIGINT)  # it may be waiting: not any thread
         threading.Event().wait(GRACE_SECONDS)
         os._exit(1)

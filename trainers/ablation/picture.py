@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from reagent_env.trainers import metric_names as names
 from reagent_env.trainers.ablation.inference import mean_with_interval
 from reagent_env.trainers.ablation.results import AXES, RunRecord
 from reagent_env.trainers.curves import smoothed
@@ -36,7 +37,7 @@ def draw_curves(path: Path, runs: Sequence[RunRecord], arms: Sequence[str], titl
     figure = Figure(figsize=(11, 7.4), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=11)
     for place, (axis, (name, label)) in enumerate(
-        zip(figure.subplots(2, 2).flat, AXES.items(), strict=True)
+        zip(figure.subplots(2, 2).flat, _shown(runs).items(), strict=True)
     ):
         for arm in there:
             mine = [run for run in runs if run.arm == arm and run.curve["success"]]
@@ -46,12 +47,19 @@ def draw_curves(path: Path, runs: Sequence[RunRecord], arms: Sequence[str], titl
         axis.set_ylim(0, 1)
         axis.grid(alpha=0.25, lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-        if place == 0:
+        if place == 0 and axis.lines:
             axis.legend(fontsize=7, frameon=False, loc="best")
     part = path.with_name(f".{path.name}.part")
     figure.savefig(part, format="png")
     part.replace(path)
     return True
+
+
+def _shown(runs: Sequence[RunRecord]) -> dict[str, str]:
+    """Four of the axes: what the judge costs by its tokens, or by attempts where it writes by rules."""
+    writes = any(run.curve[names.JUDGE_TOKENS][-1] for run in runs if run.curve["success"])
+    left_out = names.JUDGED if writes else names.JUDGE_TOKENS
+    return {name: label for name, label in AXES.items() if name != left_out}
 
 
 def _draw(axis: Any, runs: Sequence[RunRecord], name: str, arm: str, colour: str) -> None:

@@ -96,7 +96,9 @@ def table_text(
         f"{', '.join(f'`{start.policy}`' for start in plan.starts)}. "
         f"{len(records.runs)} of {total} runs are finished. Success is on the "
         f"{plan.common['held_out_split']} split, {plan.common['held_out_episodes']} tasks, the same "
-        "for all: one pass, no judge, no critique.",
+        "for every arm: one pass, no judge, no critique, tokens drawn at temperature "
+        f"{plan.common.get('eval_temperature', 1.0):g}. *Talk* is the share of those answers that speak "
+        "of a critique nobody gave.",
         _state(plan, records),
         "## Verdicts\n\n" + ("\n".join(_verdicts(compared)) or "Nothing is compared yet."),
         f"## Arms\n\n{_arms(plan, records)}",
@@ -179,7 +181,17 @@ def _after_word(one: Compared) -> str:
 
 def _arms(plan: Plan, records: Records) -> str:
     starts = [start.label for start in plan.starts]
-    head = ["arm", "what it is", "success", "runs", "tokens", "updates", "minutes", "unscored"]
+    head = [
+        "arm",
+        "what it is",
+        "success",
+        "runs",
+        "tokens",
+        "updates",
+        "minutes",
+        "unscored",
+        "talk",
+    ]
     if len(starts) > 1:
         head[3:3] = [f"from {start}" for start in starts]
     rows = [head, ["---"] * len(head)]
@@ -197,6 +209,7 @@ def _arms(plan: Plan, records: Records) -> str:
             _number([run.updates for run in mine], "{:.0f}"),
             _number([run.seconds / 60 for run in mine], "{:.1f}"),
             _number([run.unscored for run in mine], "{:.1%}"),
+            _number([run.talk for run in mine if not math.isnan(run.talk)], "{:.1%}"),
         ]
         rows.append(row)
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ SHORT = 0.9
 AXES = {
     names.TOKENS: "policy tokens",
     names.TURNS_MADE: "environment turns",
+    names.JUDGE_TOKENS: "tokens of the judge",
     names.JUDGED: "judged attempts",
     names.SECONDS: "seconds of training",
 }
@@ -45,6 +47,8 @@ class RunRecord:
     """Of training."""
     unscored: float
     """Share of judgements without a score."""
+    talk: float = math.nan
+    """Share of held-out answers that speak of a critique nobody gave; NaN where not measured."""
     curve: dict[str, list[float]] = field(default_factory=dict)
     """``success`` of first attempts in training by update, and the axes of :data:`AXES`."""
 
@@ -137,8 +141,16 @@ def _record(planned: PlannedRun) -> RunRecord | None:
         updates=int(summary["updates"]),
         seconds=float(summary["train_seconds"]),
         unscored=float(summary["unscored_rate"] or 0.0),
+        talk=_talk(planned.path),
         curve=_curve(lines),
     )
+
+
+def _talk(path: Path) -> float:
+    file = path / "leakage.json"
+    if not file.exists():
+        return math.nan
+    return float(json.loads(file.read_text("utf-8"))["after"]["speaks"]["mean"])
 
 
 def _curve(lines: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
