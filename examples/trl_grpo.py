@@ -31,6 +31,7 @@ from reagent_env.trainers.policies import load_policy
 
 
 def make_trainer(given: argparse.Namespace) -> GRPOTrainer:
+    """TRL's trainer of ``tiny``, by one of the two roads."""
     policy = load_policy("tiny")
     reward = {"judge": given.judge, "weight": 0.3}  # judge=None: the outcome alone
     where = {"split": "train", "sandbox": given.sandbox}
@@ -81,6 +82,7 @@ class Curve(TrainerCallback):
         self.steps: list[dict[str, float]] = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """One more step."""
         if "rewards/outcome_reward/mean" in (logs or {}):
             self.steps.append(
                 {
@@ -95,10 +97,12 @@ class Curve(TrainerCallback):
             (self.given.out / "curve.json").write_text(json.dumps(told, indent=1) + "\n")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Draw them all."""
         draw(self.steps, self.given.out / "curve.png")
 
 
 def draw(steps: list[dict[str, float]], path: Path) -> None:
+    """Outcome and process over the steps."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -114,6 +118,7 @@ def draw(steps: list[dict[str, float]], path: Path) -> None:
 
 
 def main() -> None:
+    """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--road", choices=("rollout", "environment"), default="rollout")
     parser.add_argument(
