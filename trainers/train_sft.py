@@ -308,7 +308,7 @@ def _read(path: Path) -> dict[str, list[Sample]]:
             ids, turns = arrays[f"{name}_ids"].tolist(), arrays[f"{name}_turns"].tolist()
             ends = arrays[f"{name}_ends"].tolist()
             samples = []
-            for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            for start, end in zip([0, *ends], ends, strict=False):  # a stage may have none
                 own = turns[start:end]
                 samples.append(
                     Sample(

@@ -18,8 +18,9 @@ from reagent_env.trainers.policies.tiny import make_tokenizer
 from reagent_env.trainers.progress import TrainProgress
 from reagent_env.trainers.rendering import Renderer
 from reagent_env.trainers.run_folder import RunFolder
+from reagent_env.trainers.sample import Sample
 from reagent_env.trainers.sft import Stage, order
-from reagent_env.trainers.train_sft import train_sft
+from reagent_env.trainers.train_sft import _read, _write, train_sft
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,13 @@ def test_a_cold_start_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
     resumed = load_file(checkpoint_folder(tmp_path / "run") / "model.safetensors")
     assert whole.keys() == resumed.keys()
     assert all(bool((whole[name] == resumed[name]).all()) for name in whole)
+
+
+def test_a_stage_without_demonstrations_is_read_back_as_none(tmp_path: Path) -> None:
+    sample = Sample([5, 6, 7], [-1, 0, 0], [0.0] * 3, [-1, 0, 0])
+    kept = {"questions": [], "repeats": [], "clean": [sample, sample], "mixed": [], "second": []}
+    _write(tmp_path / "demonstrations.npz", kept)
+    assert _read(tmp_path / "demonstrations.npz") == kept
 
 
 def test_drills_are_about_worlds_that_no_task_asks_about(renderer: Renderer) -> None:
