@@ -37,7 +37,8 @@ def waiting_env(wait: float = 0.2, **kwargs: Any) -> Any:
     return WaitingTools(gymnasium.make("reagent/MiniMix-v0", **kwargs), wait)
 
 
-gymnasium.register("bench/WaitingTools-v0", entry_point=waiting_env, disable_env_checker=True)
+if "bench/WaitingTools-v0" not in gymnasium.registry:  # this file is the program, and a module
+    gymnasium.register("bench/WaitingTools-v0", entry_point=waiting_env, disable_env_checker=True)
 
 
 def measure(given: argparse.Namespace, workers: int) -> dict[str, float]:
