@@ -9,6 +9,8 @@
     ├── JudgeUnavailable           (reagent_env.reward_models) too many judgements are unscored
     ├── PolicyUnavailable          (reagent_env.agents.chat) the policy's server does not answer
     ├── ModelUnavailable           (reagent_env.agents.smollm2) no model to load
+    ├── EngineFailed               (reagent_env.trainers.engines) the policy cannot be sampled from
+    ├── RolloutWorkersGone         (reagent_env.trainers.ray_players) no Ray worker can play
     └── ServerFailed               (reagent_env.agents.serve) a model server did not start
     SandboxError                   (reagent_env.sandboxes.errors) the sandbox failed
 

@@ -34,6 +34,7 @@ START_SECONDS = 600.0
 """How long a worker may take until it can play, at first and after it died."""
 CLOSE_SECONDS = 15.0
 """How long workers have to give their sandboxes back before they are killed."""
+_LOG = logging.getLogger(__name__)
 _COLOURS = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -193,6 +194,7 @@ class RayPlayers:
                     pass
         except Exception as error:
             self._gone.append(_told(error))
+            _LOG.warning("A Ray worker is gone for good: %s", self._gone[-1])
         if len(self._gone) == len(self._workers):
             self._broken = RolloutWorkersGone(
                 f"All {len(self._workers)} Ray workers are gone, the last for this reason: "
