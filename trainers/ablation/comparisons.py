@@ -20,6 +20,8 @@ class Comparison:
     """Arm → its weight; they sum to 0."""
     family: str = "headline"
     """Comparisons of one family share Holm's correction."""
+    words: tuple[str, str] = ("better", "worse")
+    """What a difference above and below 0 is called."""
 
     def __post_init__(self) -> None:
         if abs(sum(self.weights.values())) > 1e-9:
@@ -51,6 +53,7 @@ STATED = (
         "Does one help more where the other is there?",
         {"reagent-u": 1.0, "retry": 1.0, "critique": -1.0, "retry-score": -1.0},
         "headline",
+        ("more together", "less together"),
     ),
     _pair("retry", "outcome", "Does a second try alone help?", "headline"),
     _pair("reagent-u", "u-shuffled-critique", "Is it what the critique says?", "controls"),

@@ -168,10 +168,14 @@ def _state(plan: Plan, records: Records) -> str:
 
 def _verdicts(compared: Sequence[Compared]) -> list[str]:
     return [
-        f"- *{one.comparison.question}* {one.comparison.name}: "
-        f"**{verdict(one.difference)}**{_after_word(one)}."
+        f"- *{one.comparison.question}* {one.comparison.name}: **{_word(one)}**{_after_word(one)}."
         for one in compared
     ]
+
+
+def _word(one: Compared) -> str:
+    called = dict(zip(("better", "worse"), one.comparison.words, strict=True))
+    return called.get(verdict(one.difference), verdict(one.difference))
 
 
 def _after_word(one: Compared) -> str:
