@@ -313,7 +313,9 @@ def in_a_process(side: str, policy: str, iterations: int) -> dict[str, Any]:
     )
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
     if run.returncode or not lines:
-        raise SystemExit(f"{side} on {policy} failed:\n{run.stderr[-3000:]}")
+        raise SystemExit(
+            f"{side} on {policy} failed (exit code {run.returncode}):\n{run.stderr[-3000:]}"
+        )
     found: dict[str, Any] = json.loads(lines[0].removeprefix("RESULT "))
     return found
 
