@@ -175,8 +175,9 @@ def test_it_learns_what_it_was_taught(taught: Path) -> None:
     for record_, judgement in zip(
         TAUGHT, judge.judge([one.trajectory for one in TAUGHT]), strict=True
     ):
-        assert judgement.score == record_.target
-        assert judgement.turn_scores == record_.turn_targets
+        # Drawn a little to the mean score that was taught, as its certainty is not quite 1.
+        assert judgement.score == pytest.approx(record_.target, abs=0.05)
+        assert judgement.turn_scores == pytest.approx(record_.turn_targets, abs=0.05)
         assert judgement.critique == record_.critique
 
 
