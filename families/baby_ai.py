@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from reagent_env.errors import TaskError, ToolError
@@ -26,11 +27,7 @@ def make_level(level_id: str, seed: int) -> Any:
         gymnasium.error.Error: minigrid has no such level.
     """
     _load()
-    import gymnasium
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # older versions of a level are meant
-        level = gymnasium.make(level_id, disable_env_checker=True).unwrapped
+    level = _constructor(level_id)()
     level.reset(seed=seed)
     return level
 
@@ -128,6 +125,20 @@ def act(command: str, *, game: BabyAI) -> str:
             "check available actions".
     """
     return game.act(command[:200])
+
+
+@functools.cache
+def _constructor(level_id: str) -> Callable[[], Any]:
+    """The level's class with its arguments, without what ``gymnasium.make`` would put around it."""
+    from gymnasium.envs.registration import load_env_creator, spec
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # older versions of a level are meant
+        found = spec(level_id)
+    creator = found.entry_point if callable(found.entry_point) else None
+    if creator is None:
+        creator = load_env_creator(str(found.entry_point))
+    return functools.partial(creator, **found.kwargs)
 
 
 def _nothing() -> None:

@@ -16,6 +16,9 @@ def bounded_observation(
 
     What a short result leaves, longer ones may use.
     """
+    observation = tool_format.render_results(results)
+    if len(observation) <= limit:  # the common case: everything fits as it is
+        return list(results), observation
     frame = len(tool_format.render_results([replace(one, content="") for one in results]))
     room = max(0, limit - frame)
     while True:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
 import inspect
 import sys
@@ -72,17 +73,17 @@ class Tool:
         """A tool does not change, so it is its own copy (Gymnasium copies keyword arguments)."""
         return self
 
-    @property
+    @functools.cached_property
     def is_async(self) -> bool:
         """True for an ``async def`` function."""
         return inspect.iscoroutinefunction(self.function)
 
-    @property
+    @functools.cached_property
     def needs_sandbox(self) -> bool:
         """True if a call of this tool takes the episode's sandbox."""
         return Sandbox in self.injected.values()
 
-    @property
+    @functools.cached_property
     def needs_simulator(self) -> bool:
         """True if a call of this tool acts on the episode's simulator."""
         return any(issubclass(kind, Simulator) for kind in self.injected.values())

@@ -67,7 +67,7 @@ def test_the_tables_are_those_of_the_task(ask: Any, shared: Any) -> None:
     ("query", "told"),
     [
         ("SELEKT 1", "Error: near"),
-        ("SELECT nothing", "Error: no such column"),
+        ("SELECT no_such", "Error: no such column"),
         ("SELECT 1; SELECT 2", "Error: You can only execute one statement"),
         ("CREATE TABLE mine (x)", "Error: attempt to write a readonly database"),
         ("", "Error: a query has 1 to 4000 characters"),

