@@ -4,7 +4,8 @@ The world is the package ``scienceworld``'s; here are its tasks and its scores. 
 processes that it runs in (``sci_world_jvm.py``), the expert (``sci_world_solver.py``).
 
 The library's score counts subgoals up to 100 and falls to -100 where the wrong thing is focused on,
-which ends the episode. As an outcome that is a number from 0 to 1, 0 for a wrong focus.
+which ends the episode. As an outcome that is a number from 0 to 1, 0 for a wrong focus; and 0
+for what the world begins with, as some variations begin where a subgoal is reached already.
 """
 
 from __future__ import annotations
@@ -132,6 +133,7 @@ class SciWorld(Simulator):
         self._score = 0.0
         self._over = False
         self._world: World | None = shared_pool().acquire(_variation_of(task))
+        self._score_at_start = max(0.0, self._world.score_at_start)
         self.opening = self._world.opening
 
     @property
@@ -141,7 +143,7 @@ class SciWorld(Simulator):
 
     @property
     def score(self) -> float:
-        """The share of the subgoals reached; 0 after a wrong focus."""
+        """The library's score; 0 after a wrong focus, and while it is what the world began with."""
         return self._score
 
     def act(self, command: str) -> str:
@@ -149,7 +151,7 @@ class SciWorld(Simulator):
         if self._world is None:
             raise ToolBackendError("The world of this episode is closed.")
         observation, score, completed = self._world.step(command)
-        self._score = min(1.0, max(0.0, score))
+        self._score = min(1.0, score) if score > self._score_at_start else 0.0
         self._over = completed or score < 0
         return observation
 

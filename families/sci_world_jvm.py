@@ -61,6 +61,8 @@ class World:
         """True once a call failed: the process is not to be used again."""
         self.opening = ""
         """The task's description and the first look around."""
+        self.score_at_start = 0.0
+        """What the library gives for where the agent happens to stand at first."""
         self.untouched: Variation | None = None
         """What is loaded, as long as nothing was done in it."""
         self._closed = False
@@ -99,6 +101,7 @@ class World:
         self._load(variation, gold=False)
         seen = self.call("step", "look around")  # the library's own reset begins so
         self.opening = f"{self.call('getTaskDescription')}\n\n{seen}"
+        self.score_at_start = float(self.call("getScore"))
         self.untouched = variation
 
     def step(self, command: str) -> tuple[str, float, bool]:

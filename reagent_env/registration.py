@@ -87,7 +87,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
             "tasks": "sci_world",
             "tools": ("reagent_env.families.sci_world:act",),
             "simulator": "reagent_env.families.sci_world:SciWorld",
-            "max_turns": 100,
+            "max_turns": 200,  # the longest gold sequences take some 150
             "max_calls_per_turn": 1,
             "max_seconds": 1800.0,
         },
