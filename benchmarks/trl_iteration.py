@@ -78,7 +78,7 @@ class AnyCall(ToolFormat):
         return ParsedTurn((ToolCall("look", {"text": completion}),))
 
     def render_results(self, results: Sequence[ToolResult]) -> str:
-        return "\n".join(one.content for one in results)
+        return "\n".join(f"<tool_response>\n{one.content}\n</tool_response>" for one in results)
 
     def render_calls(self, calls: Sequence[ToolCall], thought: str = "") -> str:
         return str(calls[0].arguments["text"])
@@ -182,18 +182,15 @@ def run_trl(policy_name: str, size: Size, iterations: int) -> list[dict[str, flo
 
     import trl.trainer.grpo_trainer as module
     from trl import GRPOConfig, GRPOTrainer
-    from trl.chat_template_utils import qwen3_chat_template
 
     from reagent_env.plugins.trl import make_environment_factory
     from reagent_env.plugins.trl_template import with_tool_calls
     from reagent_env.trainers.policies import load_policy
 
     policy = load_policy(policy_name)
-    tokenizer = policy.tokenizer
-    if policy_name == "tiny":
-        tokenizer = with_tool_calls(tokenizer)
-    else:
-        tokenizer.chat_template = qwen3_chat_template
+    tokenizer = with_tool_calls(
+        policy.tokenizer
+    )  # shows no tools: the prompt is the same here and there
 
     def any_call(tokenizer: Any, ids: Any, prefix: Any = None, tools: Any = None) -> dict[str, Any]:
         text = tokenizer.decode(ids, skip_special_tokens=True)
