@@ -120,7 +120,7 @@ class ReagentAgentLoop(AgentLoopBase):  # type: ignore[misc]
         self.weight = float(weight)
         self.credit = credit
         self.max_tokens = int(max_tokens)
-        self._reward = (judge, self.weight, credit, when, int(attempts))
+        self._reward: tuple[Any, ...] = (judge, self.weight, credit, when, int(attempts))
         self._env_kwargs = json.dumps(_plain(env_kwargs or {}), sort_keys=True)
 
     async def run(
