@@ -7,10 +7,9 @@ benchmarks (``reagent_env/benchmark_env.py``), the command line (``suite_cli.py`
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import gymnasium
 from reagent_env.agents.agent import Agent
 from reagent_env.agents.evaluate import evaluate
 from reagent_env.agents.pass_at_k import pass_rate
-from reagent_env.agents.suite_paper import PAPER, PaperRow
+from reagent_env.agents.suite_paper import PaperRow, paper_row
 from reagent_env.agents.summary import Rate, nan_as_none
 from reagent_env.errors import InfrastructureError
 from reagent_env.sandboxes.errors import SandboxError
@@ -49,13 +48,12 @@ class SuiteRow:
     """Samples a task."""
     masked: int
     """Samples that infrastructure spoiled; in no figure."""
+    by_level: Mapping[str, Rate] = field(default_factory=dict)
+    """Pass@1 by the tasks' ``level``, where they have one."""
+    paper: PaperRow | None = None
+    """What the paper says of the same questions."""
     left_out: str | None = None
     """Why the benchmark did not run; its figures are NaN then."""
-
-    @property
-    def paper(self) -> PaperRow | None:
-        """The paper's row, where it has one."""
-        return PAPER.get(self.env_id)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-encodable dict; a mean of nothing is None."""
@@ -68,6 +66,10 @@ class SuiteRow:
             "pass@k": self.pass_k.mean,
             "pass@k_interval": list(self.pass_k.interval),
             "masked": self.masked,
+            "by_level": {
+                level: {"pass@1": rate.mean, "interval": list(rate.interval), "n": rate.n}
+                for level, rate in self.by_level.items()
+            },
             "left_out": self.left_out,
         }
         encodable: dict[str, Any] = nan_as_none(record)
@@ -84,6 +86,7 @@ def run_suite(
     samples: int = 1,
     concurrency: int = 4,
     seed: int = 0,
+    subset: str | None = None,
     on_begin: Callable[[str, int], None] = lambda env_id, count: None,
     on_episode: Callable[[Trajectory], None] = lambda trajectory: None,
 ) -> list[SuiteRow]:
@@ -98,6 +101,7 @@ def run_suite(
         samples: Samples a task, and the k of pass@k.
         concurrency: Episodes at once.
         seed: Draws the tasks.
+        subset: Which subset ``make_env`` makes, for the paper's figures of the same.
         on_begin: Told each benchmark that runs, and how many episodes it takes.
         on_episode: Called with each trajectory as it ends.
     """
@@ -106,7 +110,8 @@ def run_suite(
         try:
             env = make_env(env_id)
         except _CANNOT_BE_MADE as error:
-            rows.append(_left_out(env_id, samples, error))
+            reason = str(error) or type(error).__name__
+            rows.append(suite_row(env_id, [], samples, subset=subset, left_out=reason))
             continue
         inner: Any = env.unwrapped
         count = min(len(inner.tasks), episodes or len(inner.tasks))
@@ -126,28 +131,40 @@ def run_suite(
                 seed=seed,
                 on_episode=on_episode,
             )
-        rows.append(suite_row(env_id, trajectories, samples))
+        rows.append(suite_row(env_id, trajectories, samples, subset=subset))
     return rows
 
 
-def suite_row(env_id: str, trajectories: Iterable[Trajectory], k: int) -> SuiteRow:
+def suite_row(
+    env_id: str,
+    trajectories: Iterable[Trajectory],
+    k: int,
+    *,
+    subset: str | None = None,
+    left_out: str | None = None,
+) -> SuiteRow:
     """The figures of one benchmark's trajectories, the samples of a task among them.
 
     A sample is right when its outcome is 1: partial credit counts as wrong, as in the paper.
     """
     outcomes: defaultdict[str, list[bool]] = defaultdict(list)
+    levels: dict[str, str] = {}
     masked = 0
     for trajectory in trajectories:
+        task = trajectory.task
         if trajectory.outcome is None:
             masked += 1
-        else:
-            outcomes[trajectory.task.id].append(trajectory.outcome == 1.0)
-    return SuiteRow(env_id, pass_rate(outcomes, 1), pass_rate(outcomes, k), k, masked)
-
-
-def _left_out(env_id: str, k: int, error: BaseException) -> SuiteRow:
-    nothing = Rate(math.nan, (math.nan, math.nan), 0)
-    return SuiteRow(env_id, nothing, nothing, k, 0, str(error) or type(error).__name__)
+            continue
+        outcomes[task.id].append(trajectory.outcome == 1.0)
+        if "level" in task.metadata:
+            levels[task.id] = str(task.metadata["level"])
+    by_level = {
+        level: pass_rate({task: outcomes[task] for task, at in levels.items() if at == level}, 1)
+        for level in sorted(set(levels.values()))
+    }
+    paper = paper_row(env_id, subset)
+    first, best = pass_rate(outcomes, 1), pass_rate(outcomes, k)
+    return SuiteRow(env_id, first, best, k, masked, by_level, paper, left_out)
 
 
 def markdown(rows: Sequence[SuiteRow], agent: str) -> str:
@@ -187,6 +204,4 @@ def paper_cells(paper: PaperRow | None) -> list[str]:
     """The paper's five figures, or dashes."""
     if paper is None:
         return ["–"] * 5
-    return [
-        f"{value:.1f}" for value in (paper.base, paper.without_judge, paper.c, paper.r, paper.u)
-    ]
+    return ["–" if value is None else f"{value:.1f}" for value in paper.figures]

@@ -92,6 +92,7 @@ def evaluate_suite(request: SuiteRequest, folder: Path) -> None:
             samples=request.samples,
             concurrency=request.concurrency,
             seed=request.seed,
+            subset=request.subset,
             on_begin=begin,
             on_episode=count,
         )

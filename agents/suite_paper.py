@@ -20,14 +20,19 @@ class PaperRow:
     """As the paper's table names it."""
     base: float
     """The model before any training."""
-    without_judge: float
-    """Trained without the reward model."""
-    c: float
+    without_judge: float | None
+    """Trained without the reward model; None where the paper says nothing."""
+    c: float | None
     """Reagent-C: a second attempt after a critique, untrained."""
-    r: float
+    r: float | None
     """Reagent-R: the score in the reward."""
     u: float
     """Reagent-U: score and critique."""
+
+    @property
+    def figures(self) -> tuple[float | None, ...]:
+        """The five in the table's order."""
+        return (self.base, self.without_judge, self.c, self.r, self.u)
 
 
 PAPER: Mapping[str, PaperRow] = MappingProxyType(
@@ -47,6 +52,15 @@ PAPER: Mapping[str, PaperRow] = MappingProxyType(
     }
 )
 """Environment id → the paper's row, in the paper's order."""
+
+_FULL = {"reagent/GAIA-v0": PaperRow("GAIA (full)", 20.0, None, None, None, 38.8)}
+"""Questions with files too; U's pass@3 is 53.9."""
+
+
+def paper_row(env_id: str, subset: str | None = None) -> PaperRow | None:
+    """What the paper says of a benchmark's subset; None where it says nothing of it."""
+    return _FULL.get(env_id) if subset == "full" else PAPER.get(env_id)
+
 
 SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType({"reagent-12": tuple(PAPER)})
 """What ``--suite`` takes → the environments it runs."""

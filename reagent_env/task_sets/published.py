@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,14 @@ from reagent_env.task_sets.published_shapes import READERS, Question
 from reagent_env.task_sets.published_table import PUBLISHED, PublishedSet
 from reagent_env.task_sets.search_qa import SearchTasks
 
-__all__ = ["DATA_FOLDER", "DataSetUnavailable", "maker", "published", "published_row"]
+__all__ = [
+    "DATA_FOLDER",
+    "DataSetUnavailable",
+    "maker",
+    "published",
+    "published_row",
+    "splits_of",
+]
 
 _KEPT_SETS = 6
 
@@ -49,7 +57,8 @@ def published(
 
     Args:
         name: One of :data:`~reagent_env.task_sets.published_table.PUBLISHED`.
-        split: ``train``, ``test`` (the one that results are reported on), or None for all.
+        split: ``test`` (the one that results are reported on); where there is a published training
+            split, ``train`` and ``validation``, a tenth of it by the question's hash; None for all.
         data: A copy: a file, its folder, or a folder of data sets; else the folder that
             ``REAGENT_DATA_DIR`` names, else the hub.
         subset: ``text`` leaves out what is about a file or a picture, ``full`` does not; where the
@@ -74,17 +83,22 @@ def published(
     elif subset not in row.subsets:
         known = ", ".join(row.subsets) or "none"
         raise ValueError(f"{row.title} has no subset {subset!r}; known: {known}.")
-    if split is not None and split not in row.splits:
+    known = splits_of(row)
+    if split is not None and split not in known:
         raise ValueError(
-            f"{row.title} has no split {split!r}; it has {', '.join(row.splits)}. Results are "
+            f"{row.title} has no split {split!r}; it has {', '.join(known)}. Results are "
             "reported on 'test'."
         )
-    splits = tuple(row.splits) if split is None else (split,)
+    splits = known if split is None else (split,)
     loaded = [
         _loaded(row.name, one, _place(row, data), _stamp(row, data), subset, contexts)
         for one in splits
     ]
     tasks = [task for part, _ in loaded for task in part]
+    if not tasks:
+        raise DataSetUnavailable(
+            f"{local_copy(row, data) or row.hub} holds no question of {row.title} in {splits}."
+        )
     tasks = _only(tasks, "level", levels, row)
     tasks = _only(tasks, "kind", kinds, row)
     if wanted is not None:
@@ -95,6 +109,15 @@ def published(
         return tuple(tasks)
     corpus = corpora[0] if len(corpora) == 1 else _joined(row.name, tuple(corpora))
     return SearchTasks(row.name, tasks, corpus)
+
+
+def splits_of(row: PublishedSet) -> tuple[str, ...]:
+    """Our splits of a data set; ``validation`` is set aside from ``train``."""
+    return tuple(
+        part
+        for one in row.splits
+        for part in (("train", "validation") if one == "train" else (one,))
+    )
 
 
 def published_row(name: str) -> PublishedSet:
@@ -135,19 +158,19 @@ def _loaded(
 ) -> tuple[tuple[Task, ...], Corpus | None]:
     """Every environment of a process shares one reading, and one index."""
     row = PUBLISHED[name]
-    found = find_records(row, split, place)
+    found = find_records(row, "train" if split == "validation" else split, place)
     tasks: dict[str, Task] = {}
     for where, record in found.records:
         try:
             question = READERS[row.shape](record)
             if subset == "text" and question.has_media:
                 continue
+            if split != "test" and _set_aside(question.text) != (split == "validation"):
+                continue
             task = _task(row, split, question, found)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{where}: not read as {row.title}: {error}") from error
         tasks.setdefault(task.id, task)
-    if not tasks:
-        raise DataSetUnavailable(f"{place or row.hub} holds no question of {row.title}.")
     corpus = None
     if contexts and row.contexts:
         records = [_with_contexts(record) for _, record in found.records]
@@ -170,6 +193,11 @@ def _task(row: PublishedSet, split: str, question: Question, found: Records) -> 
     elif grader == "correctness":
         metadata["grader_options"] = {"question": question.text}
     return Task(text, question.answer, grader, files, metadata)
+
+
+def _set_aside(question: str) -> bool:
+    """Whether a training question is one of those to validate on: a tenth, whatever else there is."""
+    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).digest()[0] % 10 == 0
 
 
 def _with_contexts(record: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -155,7 +155,13 @@ def _words(path: Path) -> set[str]:
     return parts | set(re.split(r"[^a-z0-9]+", path.as_posix().lower()))
 
 
+_LFS_POINTER = b"version https://git-lfs"
+
+
 def _read(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    with path.open("rb") as opened:
+        if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise ValueError(f"{path} is a pointer of Git LFS, not the file: run `git lfs pull`.")
     ending = path.suffix.lower()
     if ending == ".parquet":
         yield from _numbered(path, "row", _parquet(path))

@@ -66,7 +66,11 @@ def _mathematics(root: Path) -> None:
     ]  # fmt: skip
     rows: list[Record] = [{"question": question, "answer": answer} for question, answer in worked]
     _parquet(root / "gsm8k" / "main" / "test-00000-of-00001.parquet", rows)
-    _parquet(root / "gsm8k" / "main" / "train-00000-of-00001.parquet", rows[:1])
+    more: list[Record] = [
+        {"question": f"How many legs have {n} ants?", "answer": f"{n} * 6\n#### {6 * n}"}
+        for n in range(2, 42)
+    ]
+    _parquet(root / "gsm8k" / "main" / "train-00000-of-00001.parquet", more)
     _parquet(root / "gsm8k" / "socratic" / "test-00000-of-00001.parquet", rows[:1])
     problems: list[tuple[Any, ...]] = [
         ("Compute $\\frac{3}{4} + \\frac{1}{8}$.", "$\\boxed{\\frac{7}{8}}$", "\\frac{7}{8}", "Fractions", 1),

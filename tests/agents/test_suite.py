@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from reagent_env.agents.pass_at_k import pass_at_k, pass_rate
 from reagent_env.agents.suite import markdown, run_suite, suite_row
-from reagent_env.agents.suite_paper import PAPER, SUITES
+from reagent_env.agents.suite_paper import PAPER, SUITES, paper_row
 from reagent_env.cli import app
 from reagent_env.task_sets.published import published
 from reagent_env.task_sets.published_table import BENCHMARKS
@@ -84,14 +84,22 @@ def test_partial_credit_is_no_pass_and_masked_samples_are_in_no_mean() -> None:
 
     row = suite_row("reagent/GSM8K-v0", [with_outcome(x) for x in (1.0, 0.9, None)], 2)
     assert (row.pass_1.mean, row.pass_k.mean, row.masked) == (0.5, 1.0, 1)
+    assert [rate.n for rate in row.by_level.values()] == [1] * len(row.by_level)
 
 
 def test_the_suite_is_the_papers_twelve_benchmarks() -> None:
     assert set(SUITES["reagent-12"]) == set(BENCHMARKS) == set(PAPER)
     assert PAPER["reagent/GAIA-v0"].u == 43.7
-    assert all(
-        0 < figure < 100 for row in PAPER.values() for figure in (row.base, row.c, row.r, row.u)
-    )
+    assert all(0 < figure < 100 for row in PAPER.values() for figure in row.figures if figure)
+
+
+def test_figures_of_one_subset_do_not_stand_beside_anothers() -> None:
+    full = paper_row("reagent/GAIA-v0", "full")
+    assert full is not None
+    assert (full.title, full.u, full.c) == ("GAIA (full)", 38.8, None)
+    assert paper_row("reagent/HLE-v0", "full") is None
+    row = suite_row("reagent/GAIA-v0", [], 1, subset="full")
+    assert "| GAIA (full) | – | – | 0 | 20.0 | – | – | – | 38.8 |" in markdown([row], "nobody")
 
 
 def answers(copies: Path) -> dict[str, str]:

@@ -21,6 +21,10 @@ from reagent_env.testing.published_miniatures import CANARY, write_miniatures
 SIZES = dict.fromkeys(PUBLISHED, 3) | {"gaia": 5, "reagent_rl": 2}
 
 
+TRAIN = 37
+"""Of the 40 training questions made, those whose hash does not set them aside."""
+
+
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_miniatures(tmp_path_factory.mktemp("copies"))
@@ -34,10 +38,10 @@ def full(name: str) -> dict[str, Any]:
 def test_every_data_set_is_read_from_a_copy_and_its_own_answers_are_right(
     name: str, copies: Path
 ) -> None:
-    split = "test" if "test" in PUBLISHED[name].splits else "train"
+    split = "test" if "test" in PUBLISHED[name].splits else None
     tasks = load_task_set(name, split, data=copies, **full(name))
     assert len(tasks) == SIZES[name]
-    assert {task.split for task in tasks} == {split}
+    assert {task.split for task in tasks} <= ({split} if split else {"train", "validation"})
     assert {task.metadata["source"] for task in tasks} == {name}
     assert [problem_with(task) for task in tasks] == [None] * len(tasks)
 
@@ -58,9 +62,21 @@ def test_the_twelve_benchmarks_have_ids_and_the_seven_presets_have_names() -> No
 
 
 def test_the_configuration_and_the_split_choose_the_files(copies: Path) -> None:
-    assert len(published("gsm8k", "train", data=copies)) == 1  # of main; socratic has one too
+    assert len(published("gsm8k", "test", data=copies)) == 3  # of main; socratic has one too
     assert len(published("hotpotqa", "test", data=copies)) == 3  # of distractor, not fullwiki
-    assert len(published("gsm8k", None, data=copies)) == 4
+
+
+def test_a_tenth_of_a_published_training_split_is_set_aside(copies: Path) -> None:
+    parts = {one: published("gsm8k", one, data=copies) for one in ("train", "validation", "test")}
+    assert {one: len(tasks) for one, tasks in parts.items()} == {
+        "train": TRAIN,
+        "validation": 40 - TRAIN,
+        "test": 3,
+    }
+    for one, tasks in parts.items():
+        assert {task.split for task in tasks} == {one}
+    everything = published("gsm8k", None, data=copies)
+    assert len({task.question for task in everything}) == 43
 
 
 def test_a_folder_a_file_and_a_folder_of_folders_are_the_same_copy(copies: Path) -> None:
@@ -256,6 +272,9 @@ def test_a_record_that_cannot_be_read_is_named_by_file_and_line(tmp_path: Path) 
     path = tmp_path / "test.jsonl"
     path.write_text('{"problem": "p", "answer": "1"}\n{"problem": "p"}\n')
     with pytest.raises(ValueError, match=r"test\.jsonl, line 2: not read as AIME 2025"):
+        published("aime25", "test", data=path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ValueError, match="git lfs pull"):
         published("aime25", "test", data=path)
     path.write_text('{"problem": ')
     with pytest.raises(ValueError, match="cannot be read"):
