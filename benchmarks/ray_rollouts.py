@@ -3,14 +3,18 @@
     python benchmarks/ray_rollouts.py --json benchmarks/ray_rollouts.json
 
 Each worker plays whole episodes of MiniMix with an engine of its own, ``--seats`` at once; every turn
-that calls a tool waits ``--wait`` seconds more. The bar: two workers ≥ 1.7 × one.
+that calls a tool waits ``--wait`` seconds more. Rounds on one and on two take turns, so that other load
+meets both alike. The bar: two workers ≥ 1.7 × one.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 import json
 import os
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -41,8 +45,8 @@ if "bench/WaitingTools-v0" not in gymnasium.registry:  # this file is the progra
     gymnasium.register("bench/WaitingTools-v0", entry_point=waiting_env, disable_env_checker=True)
 
 
-def measure(given: argparse.Namespace, workers: int) -> dict[str, float]:
-    """Rollouts a second on ``workers``; starting them and their first episodes are not counted."""
+def measure(given: argparse.Namespace) -> list[dict[str, float]]:
+    """Rounds in turn on one worker and on two, as many episodes a seat; starting is not counted."""
     import ray
 
     from reagent_env.trainers.config import TrainConfig
@@ -56,7 +60,7 @@ def measure(given: argparse.Namespace, workers: int) -> dict[str, float]:
         env=ID,
         env_kwargs={"wait": given.wait},
         ray="local",
-        ray_workers=workers,
+        ray_workers=1,
         concurrency=given.seats,
         threads=1,
         sandbox=given.sandbox,
@@ -66,24 +70,31 @@ def measure(given: argparse.Namespace, workers: int) -> dict[str, float]:
         tasks = parts.sources[0].tasks
     jobs = [
         Job(0, number, 0, tasks[number % len(tasks)], number, Sampling(max_tokens=128))
-        for number in range(given.episodes)
+        for number in range(2 * given.episodes)
     ]
-    with ray_players(config, policy) as players:
-        players.publish(0)
-        ray.get([worker.seats.remote() for worker in players._workers])
-        for future in [players.play(job) for job in jobs[: 2 * workers * given.seats]]:
-            future.result()
-        began, cpu = time.perf_counter(), busy_seconds()
-        rollouts = [future.result() for future in [players.play(job) for job in jobs]]
-        seconds = time.perf_counter() - began
+    rounds = []
+    with (
+        ray_players(config, policy) as one,
+        ray_players(dataclasses.replace(config, ray_workers=2), policy) as two,
+    ):
+        for players in (one, two):
+            players.publish(0)
+            ray.get([worker.seats.remote() for worker in players._workers])
+            play(players, jobs[: 4 * given.seats])
+        for _ in range(given.rounds):
+            before = play(players=one, jobs=jobs[: given.episodes])
+            both = play(players=two, jobs=jobs)
+            rounds.append({"one": before, "two": both})
+        rounds.append({"one": play(players=one, jobs=jobs[: given.episodes])})
+    return rounds
+
+
+def play(players: Any, jobs: list[Any]) -> float:
+    """Rollouts a second."""
+    began = time.perf_counter()
+    rollouts = [future.result() for future in [players.play(job) for job in jobs]]
     assert not any(one.masked for one in rollouts)
-    turns = sum(len(one.trajectory.turns) for one in rollouts)
-    return {
-        "workers": workers,
-        "rollouts_per_s": len(rollouts) / seconds,
-        "turns": turns / len(rollouts),
-        "machine_busy": (busy_seconds() - cpu) / seconds / (os.cpu_count() or 1),
-    }
+    return len(jobs) / (time.perf_counter() - began)
 
 
 def busy_seconds() -> float:
@@ -94,7 +105,8 @@ def busy_seconds() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--episodes", type=int, default=64)
+    parser.add_argument("--episodes", type=int, default=24, help="of a round, for each worker")
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seats", type=int, default=4)
     parser.add_argument("--wait", type=float, default=0.2)
     parser.add_argument("--sandbox", default="auto")
@@ -105,20 +117,25 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
     import ray
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    found = [measure(given, workers) for workers in (1, 2, 1)]
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    began, cpu = time.perf_counter(), busy_seconds()
+    rounds = measure(given)
+    busy = (busy_seconds() - cpu) / (time.perf_counter() - began) / (os.cpu_count() or 1)
     ray.shutdown()
-    once = max(found[0]["rollouts_per_s"], found[2]["rollouts_per_s"])
-    ratio = found[1]["rollouts_per_s"] / once
-    for one in found:
+    ratios = [
+        now["two"] / statistics.fmean([now["one"], after["one"]])
+        for now, after in itertools.pairwise(rounds)
+    ]
+    for now, ratio in zip(rounds, ratios, strict=False):
         print(
-            f"{one['workers']} worker(s): {one['rollouts_per_s']:.2f} rollouts/s, "
-            f"{one['turns']:.1f} turns each, machine {one['machine_busy']:.0%} busy"
+            f"one {now['one']:.2f}/s, two {now['two']:.2f}/s, ratio to the rounds beside {ratio:.2f}"
         )
-    print(f"two workers / the better of one: {ratio:.2f} (bar 1.7)")
+    ratio = statistics.median(ratios)
+    print(f"two workers / one: {ratio:.2f} (bar 1.7), the whole machine {busy:.0%} busy")
     if given.json:
         told = {"bar": 1.7, "ratio": ratio, "wait_s": given.wait, "seats": given.seats}
-        given.json.write_text(json.dumps({**told, "runs": found}, indent=1) + "\n")
+        told |= {"machine_busy": busy, "ratios": ratios, "rollouts_per_s": rounds}
+        given.json.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -132,6 +132,11 @@ def _submit_answer(self: RemoteEnvironment, answer: str) -> str:
     return self._act(written.render_answer(answer))
 
 
+# transformers makes a schema of every annotation, that of ``self`` too.
+_submit_answer.__annotations__ = {"answer": str, "return": str}
+_submit_answer.__name__ = _submit_answer.__qualname__ = "submit_answer"
+
+
 def _get_reward(self: RemoteEnvironment) -> float | None:
     """What the turns paid in all."""
     paid = [one for one in self._paid if one is not None]

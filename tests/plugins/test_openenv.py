@@ -154,6 +154,9 @@ def test_trls_class_has_the_servers_tools_as_methods() -> None:
         made = make_trl_factory(url)
         assert str(inspect.signature(made.add)) == "(self, *, a: float, b: float) -> str"
         assert "a: The first number." in str(made.add.__doc__)
+        assert made.submit_answer.__name__ == "submit_answer"
+        for tool in (made.add, made.balance, made.audit, made.submit_answer):
+            assert "self" not in tool.__annotations__  # transformers would want a schema of it
         env = made()
         assert env.reset(task=0) == "How much do Ada and Bo hold together?"
         assert "Ada has 120" in env.balance(owner="Ada")
