@@ -42,14 +42,14 @@ KINDS: Mapping[str, tuple[int, int]] = MappingProxyType(
         "grow-plant": (126, 3),
         "identify-life-stages-1": (14, 2),
         "identify-life-stages-2": (10, 1),
-        "inclined-plane-determine-angle": (168, 2),
-        "inclined-plane-friction-named-surfaces": (1386, 2),
-        "inclined-plane-friction-unnamed-surfaces": (162, 2),
+        "inclined-plane-determine-angle": (168, 3),
+        "inclined-plane-friction-named-surfaces": (1386, 3),
+        "inclined-plane-friction-unnamed-surfaces": (162, 3),
         "lifespan-longest-lived": (125, 1),
         "lifespan-longest-lived-then-shortest-lived": (125, 1),
         "lifespan-shortest-lived": (125, 1),
         "measure-melting-point-known-substance": (436, 2),
-        "measure-melting-point-unknown-substance": (300, 3),
+        "measure-melting-point-unknown-substance": (300, 2),
         "melt": (30, 3),
         "mendelian-genetics-known-plant": (120, 3),
         "mendelian-genetics-unknown-plant": (480, 3),
@@ -60,8 +60,8 @@ KINDS: Mapping[str, tuple[int, int]] = MappingProxyType(
         "use-thermometer": (540, 2),
     }
 )
-"""Kind → its variations in the library, and its level: 1 for up to 20 commands of the library's gold
-sequence, 2 for up to 50, 3 for more."""
+"""Kind → its variations in the library, and its level: 1 where the gold sequence of the last variation
+has up to 20 commands, 2 for up to 50, 3 for more."""
 LEVELS = (1, 2, 3)
 
 
