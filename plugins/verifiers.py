@@ -25,7 +25,7 @@ from reagent_env.plugins.building import TextEnv, build_env
 
 try:
     import verifiers.v1 as vf
-    from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+    from openai import APIConnectionError, APIStatusError, AsyncOpenAI, Timeout
     from pydantic import Field
     from verifiers.v1.dialects.chat import message_to_wire
 except ImportError as error:
@@ -35,6 +35,10 @@ except ImportError as error:
     ) from error
 
 __all__ = ["ToolUseChat", "ToolUseTaskset", "ToolUseVerifier"]
+
+
+TIMEOUT = Timeout(3600.0, connect=60.0)
+"""Of one completion; its limit is verifiers' to set. The usual 5 s to connect is short on a busy host."""
 
 
 class EpisodeSpoiled(InfrastructureError):
@@ -214,7 +218,9 @@ class ToolUseChat(vf.Harness[vf.HarnessConfig]):
         if system is not None:
             said = [{"role": "system", "content": system}, *said]
         asked: Any = said
-        async with AsyncOpenAI(base_url=endpoint, api_key=secret, max_retries=0) as client:
+        async with AsyncOpenAI(
+            base_url=endpoint, api_key=secret, max_retries=0, timeout=TIMEOUT
+        ) as client:
             try:
                 await client.chat.completions.create(model=ctx.model, messages=asked)
             except (APIStatusError, APIConnectionError) as error:  # its cause is on the trace
