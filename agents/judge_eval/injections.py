@@ -71,8 +71,9 @@ def injected(trajectory: Trajectory, injection: Injection) -> Trajectory | None:
         with_results = [i for i, turn in enumerate(turns) if turn.results]
         if not with_results:
             return None
-        place = with_results[-1]
-        turns[place] = _in_result(turns[place], injection.text, trajectory.tool_format)
+        # A page that holds the text shows it each time: a repeated call stays one.
+        shown = turns[with_results[-1]].results[-1].content
+        turns = [_in_result(turn, shown, injection.text, trajectory.tool_format) for turn in turns]
     elif injection.place == "thought":
         turns[-1] = _in_thought(turns[-1], injection.text)
     else:
@@ -90,8 +91,13 @@ def _in_thought(turn: Turn, text: str) -> Turn:
     return dataclasses.replace(turn, completion=completion)
 
 
-def _in_result(turn: Turn, text: str, tool_format: str) -> Turn:
-    last = dataclasses.replace(turn.results[-1], content=f"{turn.results[-1].content}\n{text}")
-    results = (*turn.results[:-1], last)
+def _in_result(turn: Turn, shown: str, text: str, tool_format: str) -> Turn:
+    """The turn with ``text`` after every result that is ``shown``."""
+    if all(one.content != shown for one in turn.results):
+        return turn
+    results = tuple(
+        dataclasses.replace(one, content=f"{shown}\n{text}") if one.content == shown else one
+        for one in turn.results
+    )
     observation = get_tool_format(tool_format).render_results(results)
     return dataclasses.replace(turn, results=results, observation=observation)

@@ -195,6 +195,26 @@ def test_there_are_twenty_injections_and_each_keeps_the_calls(
                 assert parse(new.completion).calls == parse(old.completion).calls
 
 
+def test_a_page_that_addresses_the_judge_does_so_each_time_it_is_read(
+    searching: list[PlantedRecord],
+) -> None:
+    """Else a repeated call would no longer be one, and the score would rise for a good reason."""
+    injection = next(one for one in INJECTIONS if one.place == "result")
+    tried = 0
+    for record in searching:
+        read = [turn for turn in record.trajectory.turns if turn.results]
+        same = [turn for turn in read if turn.results[-1] == read[-1].results[-1]]
+        if len(same) < 2:
+            continue
+        after = injected(record.trajectory, injection)
+        assert after is not None
+        shown = [t for t in after.turns if t.results and injection.text in t.results[-1].content]
+        assert len(shown) == len(same)
+        assert len({turn.observation for turn in shown}) == 1
+        tried += 1
+    assert tried > 0
+
+
 def test_the_report_is_written_and_holds_no_nan(perfect: Report, tmp_path: Path) -> None:
     report = {"judge": "oracle", "command": "reagent judge-eval", "settings": {}, **perfect}
     write_report(report, tmp_path)
