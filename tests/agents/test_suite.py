@@ -128,33 +128,57 @@ def test_the_command_runs_all_twelve_and_prints_the_papers_table(
 ) -> None:
     with ScriptedChatServer(model_and_judge(answers(copies), "Bel Bridge")) as server:
         command = ["eval", "--suite", "reagent-12", "--agent", f"{server.base_url}#policy"]
-        command += ["--data", str(copies), "--corpus", str(corpus), "--samples", "2"]
-        command += ["--correctness-judge", f"{server.base_url}#judge", "--sandbox", "process"]
-        command += ["--out", str(tmp_path), "--concurrency", "2"]
-        ran = CliRunner().invoke(app, command)
-        asked = len(server.requests)
-        again = CliRunner().invoke(app, command)
-        assert not any(request.body for request in server.requests[asked:])  # all was kept
+        command += ["--data", str(copies), "--corpus", str(corpus), "--sandbox", "process"]
+        command += ["--correctness-judge", f"{server.base_url}#judge"]
+        ran = CliRunner().invoke(app, [*command, "--out", str(tmp_path), "--concurrency", "2"])
     assert ran.exit_code == 0, ran.output
-    assert again.exit_code == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     figures = {row["env"]: row for row in summary["benchmarks"]}
     assert len(figures) == 12
     assert {row["left_out"] for row in figures.values()} == {None}
-    for env_id in (
-        "reagent/GSM8K-v0",
-        "reagent/AIME25-v0",
-        "reagent/MATH500-v0",
-        "reagent/GAIA-v0",
-    ):
-        assert (figures[env_id]["pass@1"], figures[env_id]["pass@k"]) == (1.0, 1.0)
-    for env_id in ("reagent/HotpotQA-v0", "reagent/XBench-v0", "reagent/Bamboogle-v0"):
-        assert figures[env_id]["pass@1"] == pytest.approx(2 / 3)
-        assert figures[env_id]["n"] == 3
+    for name in ("GSM8K", "AIME25", "MATH500", "GAIA"):
+        assert figures[f"reagent/{name}-v0"]["pass@1"] == 1.0
+    for name in ("HotpotQA", "XBench", "Bamboogle"):
+        assert figures[f"reagent/{name}-v0"]["pass@1"] == pytest.approx(2 / 3)
+        assert figures[f"reagent/{name}-v0"]["n"] == 3
     page = (tmp_path / "report.md").read_text()
-    assert "| GAIA (text) | 2 | 100.0 [34.2, 100.0] |" in page
-    assert "21.4 | 34.0 | 25.2 | 36.9 | 43.7 |" in page
+    assert (
+        "| GAIA (text) | 2 | 100.0 [34.2, 100.0] | 0 | 21.4 | 34.0 | 25.2 | 36.9 | 43.7 |" in page
+    )
     assert "43.7" in ran.output
+
+
+def test_samples_are_kept_and_what_is_kept_is_not_asked_for_again(
+    copies: Path, tmp_path: Path
+) -> None:
+    lucky = iter([False, True] * 100)
+
+    def reply(request: ChatRequest) -> ChatReply:
+        if "model" not in request.body:
+            return ChatReply("lists no models", status=404)
+        return ChatReply("\\boxed{225}" if next(lucky) else "\\boxed{0}")
+
+    with ScriptedChatServer(reply) as server:
+        command = ["eval", "--suite", "reagent-12", "--only", "AIME24", "--samples", "2"]
+        command += [
+            "--agent",
+            f"{server.base_url}#policy",
+            "--data",
+            str(copies),
+            "--episodes",
+            "1",
+        ]
+        command += ["--sandbox", "process", "--out", str(tmp_path), "--concurrency", "1"]
+        assert CliRunner().invoke(app, command).exit_code == 0
+        asked = len(server.requests)
+        assert CliRunner().invoke(app, command).exit_code == 0
+        assert not any(request.body for request in server.requests[asked:])
+    (row,) = json.loads((tmp_path / "summary.json").read_text())["benchmarks"]
+    right = row["pass@1"]
+    assert (row["n"], row["k"], right) in ((1, 2, 0.5), (1, 2, 0.0))  # which task the seed draws
+    assert row["pass@k"] == 2 * right
+    folders = sorted(path.name for path in (tmp_path / "AIME24-v0").iterdir())
+    assert folders == ["sample-1", "sample-2"]
 
 
 def test_a_benchmark_that_cannot_be_made_is_left_out_with_its_reason(
