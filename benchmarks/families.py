@@ -13,6 +13,7 @@ reset took, how long its steps, and how many they were.
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import time
@@ -139,9 +140,66 @@ def baby_ai() -> tuple[Side, Side]:
     return ours("reagent/BabyAI-v0", solver, steps_of), bare
 
 
+def sci_world() -> tuple[Side, Side]:
+    """The shortest kinds; seconds are the thread's and the Java process's own together."""
+    from scienceworld import ScienceWorldEnv
+
+    from reagent_env.families.sci_world import sci_world as sci_world_tasks
+    from reagent_env.families.sci_world_solver import gold_sequence
+
+    tasks = sci_world_tasks("test", levels=(1,))
+    env = gym.make("reagent/SciWorld-v0", tasks=tasks, disable_env_checker=True).unwrapped
+    render = env.tool_format.render_calls  # type: ignore[attr-defined]
+    library = ScienceWorldEnv(envStepLimit=1000)
+    theirs = library._gateway.java_process.pid
+
+    def gold(task: int) -> tuple[str, ...]:
+        metadata = tasks[task].metadata
+        return gold_sequence((metadata["kind"], metadata["variation"], ""))
+
+    def mine(task: int) -> tuple[float, float, int]:
+        completions = [render([ToolCall("act", {"command": one})]) for one in gold(task)]
+        env.reset(options={"task": (task + 1) % len(tasks)})  # so that the next one sets up anew
+        pid = env._episode.simulator._world.process_id  # type: ignore[attr-defined]
+        start = _seconds_with(pid)
+        env.reset(options={"task": task})
+        begun = _seconds_with(pid)
+        taken, over = 0, False
+        while not over:
+            _, reward, over, _, _ = env.step(completions[taken])
+            taken += 1
+        ended = _seconds_with(pid)
+        assert reward == 1.0
+        return begun - start, ended - begun, taken
+
+    def bare(task: int) -> tuple[float, float, int]:
+        commands, metadata = gold(task), tasks[task].metadata
+        start = _seconds_with(theirs)
+        library.load(metadata["kind"], metadata["variation"], "")
+        library.reset()
+        begun = _seconds_with(theirs)
+        taken, over = 0, False
+        while not over:
+            _, _, over, _ = library.step(commands[taken])
+            taken += 1
+        ended = _seconds_with(theirs)
+        return begun - start, ended - begun, taken
+
+    return mine, bare
+
+
+def _seconds_with(pid: int) -> float:
+    """Processor seconds of this thread and of another process."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return time.thread_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
 FAMILIES: dict[str, Callable[[], tuple[Side, Side]]] = {
     "text_craft": text_craft,
     "baby_ai": baby_ai,
+    "sci_world": sci_world,
 }
 
 

@@ -17,7 +17,6 @@ from types import MappingProxyType
 from reagent_env.errors import TaskError, ToolBackendError, ToolError
 from reagent_env.families.sci_world_jvm import World, shared_pool
 from reagent_env.needs import require
-from reagent_env.registration import ENVIRONMENTS
 from reagent_env.simulator import Simulator
 from reagent_env.task import SPLITS, Task
 from reagent_env.task_sets.phrasing import check_split
@@ -91,6 +90,8 @@ def sci_world(
         unknown = [one for one in given if one not in known]
         if unknown:
             raise ValueError(f"Unknown {unknown}; known: {', '.join(map(str, known))}.")
+    from reagent_env.registration import ENVIRONMENTS  # which Gymnasium's import imports
+
     require(ENV_ID, *ENVIRONMENTS[ENV_ID]["needs"])
     chosen = [
         [

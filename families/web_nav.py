@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from reagent_env.errors import TaskError, ToolError
 from reagent_env.families.web_nav_page import Page, page_names
 from reagent_env.needs import require
-from reagent_env.registration import ENVIRONMENTS
 from reagent_env.simulator import Simulator
 from reagent_env.task import SPLITS, Task
 from reagent_env.task_sets.phrasing import check_split
@@ -127,6 +126,8 @@ def web_nav(
         ValueError: an unknown split, page or level, or none left.
     """
     check_split(split)
+    from reagent_env.registration import ENVIRONMENTS  # which Gymnasium's import imports
+
     require(ENV_ID, *ENVIRONMENTS[ENV_ID]["needs"])
     known = page_names()
     chosen = known if pages == "all" else [pages] if isinstance(pages, str) else list(pages)
@@ -256,9 +257,11 @@ def type_text(element: str, text: str, *, web: WebNav) -> str:
             try:
                 await target.fill(typed, force=True)
             except Exception as error:
-                if "Malformed value" not in str(error):
-                    raise
-                raise ToolError(_MALFORMED) from error
+                if "Malformed value" in str(error):
+                    raise ToolError(_MALFORMED) from error
+                raise
+            if typed and not await target.input_value():
+                raise ToolError(_MALFORMED)
             return
         await target.fill("", force=True)
         await target.press_sequentially(typed)
