@@ -25,6 +25,9 @@ Misreading = Callable[[str, random.Random], str | None]
 BROKEN = "broken call"
 """Stands in a play's calls for a tool's name: the call beside it is written without its last brace."""
 
+_ROUND = ("10", "100", "1000")
+"""Numbers out of the air. Few, since to learn noise costs a small model what it can copy."""
+
 _VALUE = re.compile(r"(?<![\w.])(?:[A-Z][a-z]{2,}|\d{2,})(?![\w.]*\w)")
 
 
@@ -67,7 +70,7 @@ def guess(solver: Solver, question: str, rng: random.Random) -> Play:
     """Answers at once, with a name of the question or a number out of the air."""
     named = [word for word in values_in(question) if not word.isdigit()][1:]
     numeric = re.match(r"(?:How much|How many|Compute|State)\b", question) or not named
-    return _random_number(rng, 4) if numeric else rng.choice(named)
+    return rng.choice(_ROUND) if numeric else rng.choice(named)
     yield []  # never reached: it makes this function a generator
 
 
@@ -98,12 +101,11 @@ def wrong_turn(solver: Solver, question: str, rng: random.Random) -> Play:
 
 
 def in_head(solver: Solver, question: str, rng: random.Random) -> Play:
-    """Answers with a made-up number where the computation in ``python`` should come."""
+    """Answers with one of the numbers where the computation with them in ``python`` should come."""
     play = _Replay(solver, question)
     while (calls := play.calls) is not None:
         if calls[0][0] == "python":
-            longest = max((len(n) for n in re.findall(r"\d+", _written(calls))), default=3)
-            return _random_number(rng, longest + ("*" in _written(calls)))
+            return rng.choice(re.findall(r"\d+", _written(calls)) or _ROUND)
         play.send((yield calls))
     return play.misread(rng)
 
@@ -175,7 +177,7 @@ class _Replay:
             others = [v for v in found if v.isdigit() == self.answer.isdigit()] or others or found
             if others and others[0].isdigit() == self.answer.isdigit():
                 break
-        return rng.choice(others) if others else _random_number(rng, 3)
+        return rng.choice(others or _ROUND)
 
     def _advance(self, results: list[str] | None) -> None:
         try:
@@ -207,7 +209,3 @@ def _with_another_value(
             changed = json.loads(re.sub(rf"\b{re.escape(value)}\b", other, written))
             return [(name, arguments) for (name, _), arguments in zip(calls, changed, strict=True)]
     return None
-
-
-def _random_number(rng: random.Random, digits: int) -> str:
-    return str(rng.randrange(10 ** (digits - 1), 10**digits))
