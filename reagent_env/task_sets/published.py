@@ -83,13 +83,13 @@ def published(
     elif subset not in row.subsets:
         known = ", ".join(row.subsets) or "none"
         raise ValueError(f"{row.title} has no subset {subset!r}; known: {known}.")
-    known = splits_of(row)
-    if split is not None and split not in known:
+    there = splits_of(row)
+    if split is not None and split not in there:
         raise ValueError(
-            f"{row.title} has no split {split!r}; it has {', '.join(known)}. Results are "
+            f"{row.title} has no split {split!r}; it has {', '.join(there)}. Results are "
             "reported on 'test'."
         )
-    splits = known if split is None else (split,)
+    splits = there if split is None else (split,)
     loaded = [
         _loaded(row.name, one, _place(row, data), _stamp(row, data), subset, contexts)
         for one in splits
