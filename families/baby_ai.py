@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reagent_env.errors import TaskError, ToolError
-from reagent_env.families.baby_ai_view import CHECK, View, view_of
+from reagent_env.families.baby_ai_view import CHECK, FORWARD, View, view_of
 from reagent_env.simulator import Simulator
 from reagent_env.task import Task
 from reagent_env.tool_definition import tool
@@ -20,14 +20,22 @@ from reagent_env.tool_definition import tool
 _LOADING = threading.Lock()
 
 
-def make_level(level_id: str, seed: int) -> Any:
+def make_level(level_id: str, seed: int, *, blind: bool = False) -> Any:
     """A level of minigrid as ``reset(seed)`` leaves it, e.g. ``make_level("BabyAI-GoToObjS6-v1", 3)``.
+
+    Args:
+        level_id: minigrid's.
+        seed: Of its world.
+        blind: Its own ``reset`` and ``step`` see nothing, which is most of what they take: a verb
+            looks once, at its end.
 
     Raises:
         gymnasium.error.Error: minigrid has no such level.
     """
     _load()
     level = _constructor(level_id)()
+    if blind:
+        level.gen_obs = _nothing
     level.reset(seed=seed)
     return level
 
@@ -46,9 +54,7 @@ class BabyAI(Simulator):
             raise TaskError(
                 f"A BabyAI task names a level_id and a seed, got {level_id!r}, {seed!r}."
             )
-        self._level = make_level(level_id, seed)
-        self._see = self._level.gen_obs
-        self._level.gen_obs = _nothing  # looked at once a verb, not at each of its steps
+        self._level = make_level(level_id, seed, blind=True)
         self._over = False
         self._score = 0.0
         self._view = self._look()
@@ -77,17 +83,15 @@ class BabyAI(Simulator):
             why = self._view.refused.get(verb, "The action is not recognized.")
             raise ToolError(f"{why} Available actions: {self._view.listing}")
         actions = self._view.verbs[verb]
-        before = self._state()
         for action in actions:
+            before = self._level.agent_pos
             _, reward, terminated, truncated, _ = self._level.step(action)
             self._over = bool(terminated or truncated)
             if self._over:
                 self._score = min(1.0, max(0.0, float(reward)))
                 break
-            after = self._state()
-            if after == before:
+            if action == FORWARD and tuple(before) == tuple(self._level.agent_pos):
                 break  # something is in the way
-            before = after
         self._view = self._look()
         if not self._over:
             return self._view.text
@@ -105,14 +109,8 @@ class BabyAI(Simulator):
     def _look(self) -> View:
         carried = self._level.carrying
         carrying = None if carried is None else f"{carried.color} {carried.type}"
-        return view_of(self._see()["image"].tolist(), carrying)
-
-    def _state(self) -> tuple[Any, ...]:
-        """What a primitive action can change, as far as the agent is concerned."""
-        level = self._level
-        ahead = level.grid.get(*level.front_pos)
-        shown = None if ahead is None else (id(ahead), ahead.encode())
-        return (*map(int, level.agent_pos), level.agent_dir, id(level.carrying), shown)
+        seen = type(self._level).gen_obs(self._level)
+        return view_of(seen["image"].tolist(), carrying)
 
 
 @tool(timeout_s=None)
@@ -135,10 +133,7 @@ def _constructor(level_id: str) -> Callable[[], Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # older versions of a level are meant
         found = spec(level_id)
-    creator = found.entry_point if callable(found.entry_point) else None
-    if creator is None:
-        creator = load_env_creator(str(found.entry_point))
-    return functools.partial(creator, **found.kwargs)
+    return functools.partial(load_env_creator(str(found.entry_point)), **found.kwargs)
 
 
 def _nothing() -> None:
@@ -151,7 +146,7 @@ def _loaded() -> None:
     from minigrid.envs.babyai.core import roomgrid_level
 
     del minigrid
-    roomgrid_level.print = lambda *_: None  # it prints each layout that it rejects
+    vars(roomgrid_level)["print"] = lambda *_: None  # it prints each layout that it rejects
 
 
 def _load() -> None:

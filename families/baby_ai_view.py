@@ -24,6 +24,8 @@ _AHEAD = ((0, -1), (1, 0), (0, 1), (-1, 0))
 Image = Sequence[Sequence[Sequence[int]]]
 """``[column][row]`` of (kind, colour, state): the agent stands below the middle and looks up."""
 Cell = tuple[int, int]
+_Place = tuple[int, int, int]
+"""A cell, and the way one looks there."""
 
 
 @dataclass(frozen=True)
@@ -160,31 +162,46 @@ def _paths(
     image: Image, here: Cell, wanted: set[Cell]
 ) -> tuple[dict[Cell, list[int]], dict[Cell, list[int]]]:
     """Shortest ways over free cells in sight: to face each wanted cell, and to stand in it."""
-    facing: dict[Cell, list[int]] = {}
-    reaching: dict[Cell, list[int]] = {}
     width, height = len(image), len(image[0])
-    start = (here[0], here[1], 0)
-    seen = {start}
-    waiting: deque[tuple[tuple[int, int, int], list[int]]] = deque([(start, [])])
-    while waiting:
-        (column, row, direction), path = waiting.popleft()
-        if (column, row) in wanted:
-            reaching.setdefault((column, row), path)
+    free = [[_walkable(cell) for cell in column] for column in image]
+    faced: dict[Cell, _Place] = {}
+    reached: dict[Cell, _Place] = {}
+    start: _Place = (here[0], here[1], 0)
+    before: dict[_Place, tuple[_Place, int] | None] = {start: None}
+    left = len(wanted) + sum(free[column][row] for column, row in wanted)
+    waiting = deque([start])
+    while waiting and left:
+        place = waiting.popleft()
+        column, row, direction = place
+        if (column, row) in wanted and (column, row) not in reached:
+            reached[column, row] = place
+            left -= 1
         right, down = _AHEAD[direction]
-        ahead = (column + right, row + down)
-        following = []
-        if 0 <= ahead[0] < width and 0 <= ahead[1] < height:
-            if ahead in wanted:
-                facing.setdefault(ahead, path)
-            if _walkable(image[ahead[0]][ahead[1]]):
-                following.append(((*ahead, direction), FORWARD))
-        following.append(((column, row, (direction - 1) % 4), LEFT))
-        following.append(((column, row, (direction + 1) % 4), RIGHT))
-        for place, action in following:
-            if place not in seen:
-                seen.add(place)
-                waiting.append((place, [*path, action]))
-    return facing, reaching
+        x, y = column + right, row + down
+        if 0 <= x < width and 0 <= y < height:
+            if (x, y) in wanted and (x, y) not in faced:
+                faced[x, y] = place
+                left -= 1
+            if free[x][y] and (x, y, direction) not in before:
+                before[x, y, direction] = (place, FORWARD)
+                waiting.append((x, y, direction))
+        for turned, action in ((direction + 3) % 4, LEFT), ((direction + 1) % 4, RIGHT):
+            if (column, row, turned) not in before:
+                before[column, row, turned] = (place, action)
+                waiting.append((column, row, turned))
+    return (
+        {cell: _way(before, place) for cell, place in faced.items()},
+        {cell: _way(before, place) for cell, place in reached.items()},
+    )
+
+
+def _way(before: dict[_Place, tuple[_Place, int] | None], place: _Place) -> list[int]:
+    """The actions that led to a place."""
+    actions = []
+    while (step := before[place]) is not None:
+        place, action = step
+        actions.append(action)
+    return actions[::-1]
 
 
 def _walkable(cell: Sequence[int]) -> bool:
