@@ -92,7 +92,7 @@ class Curve(TrainerCallback):
                     "cpu_seconds": round(time.process_time(), 1),
                 }
             )
-            settings = {key: str(value) for key, value in vars(self.given).items()}
+            settings = {k: str(v) for k, v in vars(self.given).items() if k != "out"}
             told = {"settings": settings, "steps": self.steps}
             (self.given.out / "curve.json").write_text(json.dumps(told, indent=1) + "\n")
 

@@ -135,13 +135,13 @@ class RolloutFunc:
             rollout, and ``played``: a :class:`~reagent_env.plugins.trl_record.Played` each.
         """
         tasks = [task_of(prompt) for prompt in prompts]
+        was_training = trainer.model.training  # before an engine is made, which samples in eval()
         engine, workers = self._ready(trainer)
         sampling = Sampling(
             temperature=float(trainer.temperature),
             top_p=float(trainer.top_p),
             max_tokens=self.max_tokens or int(trainer.max_completion_length),
         )
-        was_training = trainer.model.training
         self._calls += 1
         engine.resume(self._calls)  # the weights have changed since: nothing kept of them is used
         try:

@@ -251,10 +251,35 @@ def test_the_template_gives_the_tokens_that_our_own_loop_reads(tmp_path: Path) -
     assert tokenizer.encode(text) == ids
 
 
+def test_the_models_own_samples_are_taken_and_the_model_goes_on_training(tmp_path: Path) -> None:
+    play = make_rollout_func(LEDGER, tool_format="compact", max_tokens=3, max_turns=2)
+    trainer = make_trainer(
+        TurnCreditGRPOTrainer,
+        tmp_path,
+        rollout_func=play,
+        reward_funcs=play.reward_funcs,
+        train_dataset=play.dataset(1),
+    )
+    row = {"prompt": [{"role": "user", "content": "", "name": "task-0"}]}
+    for _ in range(2):
+        batch = trainer._generate_and_score_completions([dict(row), dict(row)])
+        assert trainer.model.training
+        assert "rewards/outcome_reward/mean" in trainer._metrics["train"]
+    mask = batch["tool_mask"].bool()
+    with torch.no_grad():
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        attended = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        found, _, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, attended, batch["completion_ids"].shape[1]
+        )
+    play.close()
+    sampled = batch["sampling_per_token_logps"]
+    assert torch.allclose(found[mask], sampled[mask], atol=1e-4)  # sampler and learner agree
+
+
 def test_what_needs_more_than_trl_has_is_refused(tmp_path: Path) -> None:
     play = make_rollout_func(LEDGER)
     with pytest.raises(ValueError, match="value head"):
         TurnCreditGRPOTrainer("x", estimator="gae", reward_funcs=play.reward_funcs)
     with pytest.raises(ValueError, match="names no task"):
         play([[{"role": "user", "content": "2 + 3?"}]], None)
-    assert torch.is_tensor(torch.zeros(1))
