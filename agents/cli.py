@@ -313,6 +313,7 @@ def _check_env(env_id: str, make_env: Callable[[], Any]) -> str:
 
     from reagent_env.env import ToolUseEnv
     from reagent_env.errors import InfrastructureError
+    from reagent_env.needs import NeedMissing
 
     try:
         made = make_env()
@@ -323,7 +324,7 @@ def _check_env(env_id: str, make_env: Callable[[], Any]) -> str:
         raise typer.BadParameter(
             f"There is no environment {env_id!r}.{hint} `reagent envs` lists them."
         ) from error
-    except (ValueError, InfrastructureError, gymnasium.error.Error) as error:
+    except (ValueError, InfrastructureError, NeedMissing, gymnasium.error.Error) as error:
         raise typer.BadParameter(str(error)) from error
     made.close()
     inner = made.unwrapped
