@@ -13,7 +13,7 @@ from typing import Any
 
 from reagent_env.trainers.config import NO_JUDGE, TrainConfig, config_from
 
-JUDGE = "rubric"
+JUDGE = "tiny-rrm"
 """The judge of recipes that have one, until another is said."""
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
