@@ -1,6 +1,7 @@
 """Rollouts a second on one Ray worker and on two, where tools wait; both in one run.
 
-    python benchmarks/ray_rollouts.py --json benchmarks/ray_rollouts.json
+    scripts/make-plugin-venv ray
+    .venv-plugin-ray/bin/python benchmarks/ray_rollouts.py --json benchmarks/ray_rollouts.json
 
 Each worker plays whole episodes of MiniMix with an engine of its own, ``--seats`` at once; every turn
 that calls a tool waits ``--wait`` seconds more. Rounds on one and on two take turns, so that other load
