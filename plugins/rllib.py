@@ -2,7 +2,8 @@
 
 RLlib has no action masks of its own, and learns from the same Box. An episode that infrastructure
 spoiled raises :class:`EpisodeSpoiled`; with ``fault_tolerance(restart_failed_sub_environments=True)``
-RLlib throws its steps away and makes the environment anew, so that nothing of it reaches the loss.
+RLlib throws away what its runner is sampling and makes the environment anew, so that nothing of it
+reaches the loss; failures have to be rare, since sound episodes of that sample go with it.
 """
 
 from __future__ import annotations

@@ -44,7 +44,15 @@ def broken(a: int) -> str:
     Args:
         a: Anything.
     """
+    broken_calls.append(a)
+    if len(broken_calls) > OUTAGE:
+        return "up again"
     raise ToolBackendError("the service is down")
+
+
+OUTAGE = 2
+"""Calls that find the service down; RLlib samples anew after each, so a lasting outage stops it."""
+broken_calls: list[int] = []
 
 
 def one_sum() -> ToolUseEnv:
@@ -82,17 +90,20 @@ def test_ppo_learns_which_slot_is_right() -> None:
 
 
 def test_a_spoiled_episode_is_dropped_and_reaches_no_weight() -> None:
+    broken_calls.clear()
     register_rllib("sometimes-broken", one_sum, menu=MENU, size=3, dim=8)
     algorithm = ppo("sometimes-broken").build_algo()
     for _ in range(2):
         result = algorithm.train()
         assert 0.0 <= result["env_runners"]["episode_return_mean"] <= 1.0
+    assert len(broken_calls) > OUTAGE
     weights = algorithm.get_module().parameters()
     assert all(torch.isfinite(weight).all() for weight in weights)
     algorithm.stop()
 
 
 def test_a_spoiled_episode_raises_or_passes_its_nan_on() -> None:
+    broken_calls.clear()
     env = make_rllib_env(one_sum, menu=MENU, size=3)
     env.reset(seed=0)
     with pytest.raises(EpisodeSpoiled, match="the service is down"):
