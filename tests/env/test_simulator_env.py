@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from reagent_env import Judgement, Task, ToolUseEnv, tool
+from reagent_env.cli import app
 from reagent_env.errors import ToolBackendError, ToolError
 from reagent_env.needs import Need, NeedMissing, require
+from reagent_env.registration import ENVIRONMENTS
 from reagent_env.simulator import Simulator
 from reagent_env.wrappers import CritiqueRefine, ProcessReward
 
@@ -228,3 +231,15 @@ def test_needs_are_named_with_their_commands() -> None:
         "It needs the program no_such_program or nor_this: apt-get install it; "
         "and the module no_such_module: pip install it"
     )
+
+
+def test_envs_lists_what_each_still_needs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {
+        "summary": "A moon.",
+        "needs": (Need("program", ("no_such_program",), "apt-get install it"),),
+        "kwargs": {"tools": ("mine.moon:land",)},
+    }
+    monkeypatch.setitem(ENVIRONMENTS, "mine/Moon-v0", entry)
+    shown = CliRunner().invoke(app, ["envs"]).output
+    assert "A moon.  Tools: land.  (not registered!)" in shown
+    assert "needs the program no_such_program: apt-get install it" in shown
