@@ -31,18 +31,9 @@ SIZES = {"train": 100, "validation": 10, "test": 20}
 """Seeds of each page, by split; no seed is in two."""
 MAX_TYPED_CHARS = 500
 KEYS = (
-    "Enter",
-    "Tab",
-    "Escape",
-    "Backspace",
-    "Delete",
-    "Space",
-    "Home",
-    "End",
-    "PageUp",
-    "PageDown",
+    *("Enter", "Tab", "Escape", "Backspace", "Delete", "Space", "Home", "End"),
+    *("PageUp", "PageDown", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"),
 )
-KEYS += ("ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight")
 
 PAGES: Mapping[str, int] = MappingProxyType(
     {
