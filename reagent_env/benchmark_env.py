@@ -161,4 +161,6 @@ def _opened(place: str) -> Corpus:
     """A corpus by its place, read once a process."""
     if place.startswith(("http://", "https://")):
         return ServedCorpus(place)
+    if not Path(place).exists():
+        raise ValueError(f"corpus={place!r}: there is no such file or folder.")
     return Corpus.from_folder(place) if Path(place).is_dir() else Corpus.from_jsonl(place)

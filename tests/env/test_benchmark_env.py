@@ -96,6 +96,7 @@ def test_a_judge_decides_what_a_comparison_does_not_find_right(copies: Path) -> 
     [
         ("hle", {}, "REAGENT_CORRECTNESS_JUDGE"),
         ("bamboogle", {}, "no documents to search in"),
+        ("bamboogle", {"corpus": "/nowhere.jsonl"}, "no such file or folder"),
         ("gsm8k", {"judge": "judge"}, "http://host:8000/v1#model"),
         ("nothing", {}, "Known: gsm8k"),
     ],
