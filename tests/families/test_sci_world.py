@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -204,9 +205,11 @@ def test_a_killed_process_masks_its_episode_and_is_replaced(env: Any) -> None:
     assert "This room is called" in env.step(call("look around"))[0]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_java_that_does_not_start_says_what_to_try() -> None:
     with pytest.raises(ToolBackendError, match="try `java -version`"):
         World(["-XX:NoSuchOption"])
+    gc.collect()  # Py4J leaves the pipes of a Java that failed to the collector
 
 
 def test_a_forked_worker_starts_its_own_processes() -> None:
