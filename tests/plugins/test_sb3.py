@@ -53,7 +53,7 @@ def sometimes_broken(**build: Any) -> Any:
 
 
 @pytest.mark.parametrize("env_id", [LEDGER, "reagent/SearchQA-v0", "reagent/MiniMix-v0"])
-@pytest.mark.filterwarnings("ignore:.*The reward is a NaN value.*")
+@pytest.mark.filterwarnings("ignore:.*The reward is a NaN value.*", "ignore:found nan in rewards")
 def test_sb3s_own_checker_passes(env_id: str) -> None:
     env = make_sb3_env(env_id, **({"sandbox": "process"} if "MiniMix" in env_id else {}))
     check_env(env)

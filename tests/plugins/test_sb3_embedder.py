@@ -13,7 +13,9 @@ from reagent_env.plugins.text_features import MiniLM
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*The reward is a NaN value.*"),
+    pytest.mark.filterwarnings(
+        "ignore:.*The reward is a NaN value.*", "ignore:found nan in rewards"
+    ),
 ]
 
 
