@@ -27,7 +27,6 @@ Variation = tuple[str, int, str]
 JAVA_OPTIONS = (
     "-Xmx384m",
     "-XX:+UseSerialGC",  # no pool of collector threads a process
-    "-XX:TieredStopAtLevel=1",  # the second compiler doubles the cost of a start, and steps gain nothing
     # The simulator keeps what a room holds in hash sets of objects without a hash of their own. Java
     # draws those at random, so that two processes list the same room in different orders. A constant
     # one makes a task the same in every process.
