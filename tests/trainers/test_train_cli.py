@@ -203,7 +203,7 @@ def test_a_dry_run_says_what_would_happen_and_makes_nothing(
     monkeypatch.chdir(tmp_path)
     done = reagent_train("reagent-u", "--dry-run", "--schedule", "4>6>8@20")
     assert done.exit_code == 0, done.stderr
-    assert "reagent/MiniMix-v0  100% of the groups; tasks: 8," in done.stdout
+    assert "reagent/MiniMix-v0  100% of the groups; tasks: 16," in done.stdout
     assert "4 from update 1, 6 from update 21, 8 from update 41" in done.stdout
     assert "60 updates × 8 tasks × 8 rollouts = 3,840 episodes of 2 attempt(s)" in done.stdout
     assert list(tmp_path.iterdir()) == []
