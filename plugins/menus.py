@@ -293,7 +293,8 @@ def craft_menu(view: MenuView) -> list[Choice | None]:
         needed += [part for part in parts if part not in needed]
         names = (part.partition(" ")[2] for part in parts)
         wanted += [name for name in names if name not in wanted and len(wanted) < 20]
-    crafts: list[Choice | None] = [
+    crafts: list[Choice | None] = []
+    crafts += [
         view.call("act", {"command": f"craft {recipes[item][0]} {item} using {recipes[item][1]}"})
         for item in wanted
         if item in recipes

@@ -105,7 +105,8 @@ def in_head(solver: Solver, question: str, rng: random.Random) -> Play:
     play = _Replay(solver, question)
     while (calls := play.calls) is not None:
         if calls[0][0] == "python":
-            return rng.choice(re.findall(r"\d+", _written(calls)) or _ROUND)
+            numbers: list[str] = re.findall(r"\d+", _written(calls))
+            return rng.choice(numbers or _ROUND)
         play.send((yield calls))
     return play.misread(rng)
 

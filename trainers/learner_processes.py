@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from reagent_env.trainers.sample import Sample
 from reagent_env.trainers.training_batch import micro_batches
@@ -125,8 +125,7 @@ def together(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[
         self.processes.lead((method.__name__, args, kwargs))
         return method(self, *args, **kwargs)
 
-    wrapped: Callable[Concatenate[Self, P], R] = call
-    return wrapped
+    return cast("Callable[Concatenate[Self, P], R]", call)
 
 
 def launched_processes() -> Processes:

@@ -95,7 +95,9 @@ def seen(episode: vf.Episode) -> Seen:
     """What verifiers' records say of an episode."""
     [trace] = episode.traces
     failed = [f"{one.type}: {one.message}" for one in [*episode.errors, *trace.errors]]
-    assert all("EpisodeSpoiled" in one for one in failed), failed  # nothing but what the script meant
+    assert all("EpisodeSpoiled" in one for one in failed), (
+        failed
+    )  # nothing but what the script meant
     messages = trace.branches[-1].messages
     users = [vf_text(one.content) for one in messages if one.role == "user"]
     attempts = trace.info["reagent"]["attempts"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toy_tasks
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
@@ -64,17 +65,39 @@ def learn(policy: str, settings: dict[str, Any], out: Path, count: int) -> None:
         pickle.dump((told, learner.policy.model.state_dict()), file)
 
 
-def as_launched(index: int, port: int, *given: Any) -> None:
-    """What ``accelerate launch --cpu --num_processes 2`` sets for each process."""
+def launch(function: Any, *given: Any, count: int = 2) -> None:
+    """Call it in ``count`` processes, as ``accelerate launch`` would."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["toy_tasks", "reagent_env.trainers.train", "reagent_env.cli", "accelerate", "peft"]
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [
+        context.Process(target=as_launched, args=(index, count, port, function, *given))
+        for index in range(count)
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join(SECONDS)
+        if one.is_alive():
+            one.kill()
+    assert [one.exitcode for one in both] == [0] * count
+
+
+def as_launched(index: int, count: int, port: int, function: Any, *given: Any) -> None:
+    """What ``accelerate launch --cpu --num_processes COUNT`` sets for each process."""
     os.environ |= {
         "RANK": str(index),
         "LOCAL_RANK": str(index),
-        "WORLD_SIZE": "2",
+        "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "ACCELERATE_USE_CPU": "true",
     }
-    learn(*given)
+    function(*given)
 
 
 @pytest.mark.parametrize(
@@ -92,24 +115,7 @@ def test_two_processes_make_the_update_of_one(
 ) -> None:
     alone, spread = tmp_path / "alone", tmp_path / "spread"
     learn(str(policy_folder), settings, alone, count)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["reagent_env.trainers.learner", "accelerate", "peft"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    both = [
-        context.Process(
-            target=as_launched, args=(index, port, str(policy_folder), settings, spread, count)
-        )
-        for index in range(2)
-    ]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join(SECONDS)
-        if one.is_alive():
-            one.kill()
-    assert [one.exitcode for one in both] == [0, 0]
+    launch(learn, str(policy_folder), settings, spread, count)
     (told, weights), (tell, others) = (pickle.loads(file.read_bytes()) for file in (alone, spread))
     start = load_policy(policy_folder).model.state_dict()
     for name, one in weights.items():
@@ -118,6 +124,31 @@ def test_two_processes_make_the_update_of_one(
     for first, second in zip(told, tell, strict=True):
         for name in set(first) - {"seconds/update"}:
             assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-5), name
+
+
+def test_a_run_of_two_processes_is_that_of_one_and_goes_on(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    words = (
+        "train reagent-r --env toy_tasks:toy/Letters-v0 --groups-per-update 2 --group-size 3 "
+        "--max-tokens 6 --held-out-episodes 0 --eval-every 0 --threads 1 --concurrency 4 "
+        f"--deterministic --policy {policy_folder} --updates 1 --out"
+    ).split()
+    launch(toy_tasks.reagent, *words, str(tmp_path / "spread"))
+    launch(toy_tasks.reagent, *words, str(tmp_path / "alone"), count=1)
+    assert difference(tmp_path / "alone", tmp_path / "spread") < 1e-5
+    resumed = ("train", "--resume", str(tmp_path / "spread"), "--updates", "2")
+    launch(toy_tasks.reagent, *resumed)
+    launch(
+        toy_tasks.reagent, "train", "--resume", str(tmp_path / "alone"), "--updates", "2", count=1
+    )
+    assert difference(tmp_path / "alone", tmp_path / "spread") < 1e-5
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest, over all weights of two runs' newest checkpoints."""
+    first, second = (load_policy(run).model.state_dict() for run in (one, other))
+    return float(max((first[name] - second[name]).abs().max() for name in first))
 
 
 def test_samples_are_dealt_out_once_and_every_process_has_as_many_passes() -> None:
