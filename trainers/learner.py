@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -338,7 +338,7 @@ class Learner:
         return {
             "tokens": float(len(batch)),
             "seconds/update": time.monotonic() - began,
-            **loss_means(self.processes.gathered(sums)),
+            **loss_means(self.processes.gathered(list[Mapping[str, float]](sums))),
             **{name: float(np.mean(numbers)) for name, numbers in logged.items()},
             **{
                 f"{name}/{attempt}": mean

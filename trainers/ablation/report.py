@@ -138,7 +138,8 @@ def table_json(
             ],
         }
     )
-    return _finite(encodable)
+    finite: dict[str, Any] = _finite(encodable)
+    return finite
 
 
 def _state(plan: Plan, records: Records) -> str:
