@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -138,6 +139,7 @@ class World:
         except Exception:
             self._process.kill()
             _silence(lambda: self._process.wait(10))
+        _silence(self._process.stdout.close)
 
     def _load(self, variation: Variation, gold: bool) -> None:
         wrong = self.call("load", *variation, gold)
@@ -254,10 +256,17 @@ def _launch(java_options: Sequence[str]) -> Any:
         classpath=str(folder / "scienceworld.jar"),
         cwd=str(folder),
         javaopts=list(java_options),
+        redirect_stderr=_nowhere(),
         die_on_exit=True,
         enable_auth=True,
         return_proc=True,
     )
+
+
+@functools.cache
+def _nowhere() -> Any:
+    """One open null device for all processes: py4j would open one for each, and close none."""
+    return open(os.devnull, "w")
 
 
 def _silence(act: Callable[[], object]) -> None:

@@ -106,7 +106,7 @@ Recipes:
 
   judge-sft  A judge learns from trajectories with planted flaws.
 
-  judge-rl   GRPO for a taught judge: right scores, right order, flaws found, critiques that help.
+  judge-rl   GRPO for a taught judge: right scores, flaws named, help given.
 
 Examples:
 

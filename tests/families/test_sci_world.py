@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import subprocess
@@ -205,11 +204,12 @@ def test_a_killed_process_masks_its_episode_and_is_replaced(env: Any) -> None:
     assert "This room is called" in env.step(call("look around"))[0]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_java_that_does_not_start_says_what_to_try() -> None:
-    with pytest.raises(ToolBackendError, match="try `java -version`"):
-        World(["-XX:NoSuchOption"])
-    gc.collect()  # Py4J leaves the pipes of a Java that failed to the collector
+    program = "from reagent_env.families.sci_world_jvm import World; World(['-XX:NoSuchOption'])"  # apart: Py4J leaves the pipes of a Java that failed to the collector
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ToolBackendError" in done.stderr
+    assert "try `java -version`" in done.stderr
 
 
 def test_a_forked_worker_starts_its_own_processes() -> None:

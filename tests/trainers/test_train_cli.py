@@ -116,7 +116,7 @@ def test_reagent_c_is_answered_with_its_evaluation() -> None:
     done = reagent_train("reagent-c", "--env", "reagent/SearchQA-v0", "--policy", "smollm2")
     assert done.exit_code == 0
     assert (
-        "reagent eval reagent/SearchQA-v0 --agent smollm2 --refine critique --judge rubric"
+        "reagent eval reagent/SearchQA-v0 --agent smollm2 --refine critique --judge tiny-rrm"
         in done.stdout
     )
 
