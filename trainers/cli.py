@@ -126,7 +126,7 @@ Examples:
 
   reagent train judge-sft --out runs/judge
 
-  reagent train judge-rl --judge runs/judge/judge --set data=runs/judge/judge_data.jsonl
+  reagent train judge-rl --judge runs/judge/judge --set data=data.jsonl
 
   reagent train --config my.toml --updates 20
 

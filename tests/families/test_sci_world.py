@@ -205,7 +205,8 @@ def test_a_killed_process_masks_its_episode_and_is_replaced(env: Any) -> None:
 
 
 def test_java_that_does_not_start_says_what_to_try() -> None:
-    program = "from reagent_env.families.sci_world_jvm import World; World(['-XX:NoSuchOption'])"  # apart: Py4J leaves the pipes of a Java that failed to the collector
+    # In a process of its own: Py4J leaves the pipes of a Java that failed to the collector.
+    program = "from reagent_env.families.sci_world_jvm import World; World(['-XX:NoSuch'])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert "ToolBackendError" in done.stderr
