@@ -135,7 +135,7 @@ Examples:
   reagent train reagent-u-8b --dry-run
 
 Settings: the recipe's, then the file's, then the command line's.
-`reagent train --settings` lists them all, `reagent train judge-rl --settings` a judge's recipe's own.
+`reagent train --settings` lists them all (judge-rl has its own).
 """
 
 
