@@ -57,8 +57,7 @@ MIXED: Mapping[str, float] = MappingProxyType(
 )
 """Strategy → probability; 28 % of its episodes succeed, of every kind of question.
 
-The likeliest one is wrong, so that a policy that learned the mixture does badly at any temperature:
-what training then changes is what it chooses, not how sharply.
+The likeliest one is wrong: a policy that learned the mixture cannot do well by sharpening alone.
 """
 
 

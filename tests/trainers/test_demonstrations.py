@@ -178,6 +178,7 @@ def test_a_quarter_of_the_episodes_of_the_mixture_succeed_in_every_kind(env):
     right = {name: share for name, share in MIXED.items() if name in RIGHT}
     assert sum(MIXED.values()) == pytest.approx(1)
     assert sum(right.values()) == pytest.approx(0.28)
+    assert max(MIXED, key=lambda name: MIXED[name]) not in RIGHT
     outcomes = defaultdict(list)
     for number, task in enumerate(mini_mix("train")[:640]):
         player = policy(MIXED, seed=number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from reagent_env.trainers.rendering import Renderer
 from reagent_env.trainers.run_folder import RunFolder
 from reagent_env.trainers.sample import Sample
 from reagent_env.trainers.sft import Stage, order
+from reagent_env.trainers.sft_episodes import scripts
 from reagent_env.trainers.train_sft import _read, _write, train_sft
 
 
@@ -129,3 +131,28 @@ def test_every_pass_has_an_order_of_its_own_that_does_not_depend_on_the_past() -
     first, again, second = order(0, 1, 0, 50), order(0, 1, 0, 50), order(0, 1, 1, 50)
     assert first.tolist() == again.tolist() != second.tolist()
     assert sorted(second.tolist()) == list(range(50))
+
+
+def test_an_episode_that_comes_again_is_kept_once_and_read_back_as_the_same(tmp_path: Path) -> None:
+    one, other = Sample(), Sample()
+    one.read([5, 6])
+    one.write([7], [0.0], 0, 0)
+    other.write([8, 9], [0.0, 0.0], 0, 0)
+    kept: dict[str, list[Sample]] = {
+        name: [] for name in ("questions", "repeats", "mixed", "second")
+    }
+    _write(tmp_path / "demonstrations.npz", {**kept, "clean": [one, other, one, one]})
+    found = _read(tmp_path / "demonstrations.npz")["clean"]
+    assert found == [one, other, one, one]
+    assert found[0] is found[2] is found[3]
+
+
+def test_what_takes_more_calls_comes_more_often_in_a_pass_by_level() -> None:
+    tasks = mini_mix("train")[:8]
+    levels = [task.metadata["level"] for task in tasks]
+    once = Counter(one.task.id for one in scripts(tasks, 8, {"clean": 1.0}, 0))
+    assert set(once.values()) == {1}
+    by_level = Counter(
+        one.task.id for one in scripts(tasks, sum(levels), {"clean": 1.0}, 0, by_level=True)
+    )
+    assert [by_level[task.id] for task in tasks] == levels
