@@ -27,8 +27,8 @@ from reagent_env.trainers.judge.examples import JudgeExample, View, balanced, ju
 
 TASKS = {
     "reagent/MiniMix-v0": 700,
-    "reagent/SearchQA-v0": 300,
-    "reagent/ToolMix-v0": 350,
+    "reagent/SearchQA-v0": 600,
+    "reagent/ToolMix-v0": 600,
     "reagent/PythonMath-v0": 350,
     "reagent/FileQA-v0": 350,
 }
