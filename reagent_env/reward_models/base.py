@@ -100,6 +100,22 @@ def up_to_attempt(trajectory: Trajectory, attempt: int) -> Trajectory:
     return replace(trajectory, attempts=trajectory.attempts[: range(count)[attempt] + 1])
 
 
+def told(trajectory: Trajectory) -> str:
+    """What the policy was given to do: the task's question, and a world's opening below it.
+
+    The trajectory keeps the first observation whole, instructions on the form of calls before the
+    question; these are left out. A record whose prompt does not hold its question was made
+    elsewhere, and the question is all that is known.
+
+    Example: ``"Your goal: open the door\\n\\nYou cannot see any objects within sight. …"``.
+    """
+    question = trajectory.task.question
+    if not question or trajectory.prompt.endswith(question):
+        return question
+    _, found, opening = f"\n\n{trajectory.prompt}".partition(f"\n\n{question}\n\n")
+    return f"{question}\n\n{opening}" if found else question
+
+
 def prefixes_of(trajectory: Trajectory) -> list[Trajectory]:
     """The trajectory as it stood after each turn of its last attempt; itself where there is none."""
     if not trajectory.attempts or not trajectory.attempts[-1].turns:

@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reagent_env.reward_models.base import told
 from reagent_env.reward_models.marks_sources import (
     Phrase,
     Source,
@@ -76,7 +77,7 @@ def marked_messages(trajectory: Trajectory) -> list[dict[str, str]] | None:
 def marks(trajectory: Trajectory) -> str:
     """The view of the last attempt; see the module's example."""
     attempt = trajectory.attempts[-1]
-    question = trajectory.task.question
+    question = told(trajectory)
     sources = Sources(question)
     for earlier in trajectory.attempts[:-1]:
         for turn in earlier.turns:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reagent_env.reward_models.base import judged_attempt
+from reagent_env.reward_models.base import judged_attempt, told
 from reagent_env.trajectory import Attempt, ToolCall, ToolResult, Trajectory, Turn
 
 MAX_CHARS = 48_000
@@ -216,7 +216,7 @@ def _write(
         names = [_cut(_schema_name(schema), chars) for schema in trajectory.tools]
         tools = {"names": names[: view.listed], "omitted": "schemas, for want of room"}
     record: dict[str, Any] = {
-        "question": _cut(trajectory.task.question, 4 * chars),
+        "question": _cut(told(trajectory), 4 * chars),
         "tools": tools,
         "stop_reason": None if judged.stop_reason is None else str(judged.stop_reason),
         "final_answer": None if judged.final_answer is None else _cut(judged.final_answer, chars),

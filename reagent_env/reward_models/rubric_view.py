@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from reagent_env.reward_models.base import told
 from reagent_env.reward_models.rubric_text import (
     STOP_WORDS,
     as_float,
@@ -167,7 +168,7 @@ class View:
 def view_of(trajectory: Trajectory) -> View:
     """Index a trajectory's last attempt."""
     attempt = trajectory.attempts[-1] if trajectory.attempts else Attempt()
-    question = trajectory.task.question[:MAX_TEXT]
+    question = told(trajectory)[:MAX_TEXT]
     tools = dict(_schemas(trajectory.tools))
     indexer = _Indexer(question)
     for earlier in trajectory.attempts[:-1]:

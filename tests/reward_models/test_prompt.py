@@ -8,12 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import gymnasium
 import pytest
 from attack_cases import ESCAPES, HONEST, SNIPPETS, honest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reagent_env.env import ToolUseEnv
 from reagent_env.judgement import Judgement
+from reagent_env.reward_models.base import told
+from reagent_env.reward_models.marks import marks
 from reagent_env.reward_models.parse import parse_judgement
 from reagent_env.reward_models.prompt import LEAST_MAX_CHARS, attempt_json, judge_messages
 from reagent_env.task import Task
@@ -119,6 +123,64 @@ def test_the_whole_attempt_is_shown_turn_by_turn() -> None:
     assert record["final_answer"] == "7"
     assert record["stop_reason"] == "answered"
     assert record["tools"][0]["function"]["name"] == "add"
+
+
+FIVE = ("SearchQA", "PythonMath", "FileQA", "ToolMix", "MiniMix")
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_where_the_question_is_all_that_is_told_the_record_holds_the_question_alone(
+    name: str,
+) -> None:
+    sandboxed = {"sandbox": "process"} if name not in ("SearchQA", "MiniMix") else {}
+    made = gymnasium.make(f"reagent/{name}-v0", disable_env_checker=True, **sandboxed)
+    env = made.unwrapped
+    assert isinstance(env, ToolUseEnv)
+    for seed in range(12):
+        env.reset(seed=seed)
+        seen = replace(env.trajectory, attempts=(Attempt((Turn("I think."),)),))
+        assert told(seen) == seen.task.question
+        asked_alone = replace(seen, prompt=seen.task.question)
+        assert attempt_json(seen) == attempt_json(asked_alone)
+        assert marks(seen) == marks(asked_alone)
+    made.close()
+
+
+def test_the_opening_of_a_world_stands_below_its_question() -> None:
+    made = gymnasium.make("reagent/BabyAI-v0", disable_env_checker=True)
+    env = made.unwrapped
+    assert isinstance(env, ToolUseEnv)
+    _, info = env.reset(seed=3)
+    env.step('<tool_call>\n{"name": "act", "arguments": {"command": "turn left"}}\n</tool_call>')
+    record = record_of(judge_messages(env.trajectory))
+    assert record["question"] == info["messages"][-1]["content"]
+    assert record["question"].startswith("Your goal: ")
+    assert "Available actions: [" in record["question"]
+    assert "Do one of the available actions" not in record["question"]  # the system's part
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("How to call.\n\nGo.", "Go."),
+        ("How to call.\n\nGo.\n\nA door.\n\nGo.\n\nA key.", "Go.\n\nA door.\n\nGo.\n\nA key."),
+        ("Go.\n\nA door.", "Go.\n\nA door."),
+        ("How to call. Go.\n\nA door.", "Go."),
+        ("A prompt of another make", "Go."),
+        ("", "Go."),
+    ],
+)
+def test_what_was_told_begins_with_the_question(prompt: str, expected: str) -> None:
+    assert told(Trajectory(Task("Go.", None, "simulator"), prompt)) == expected
+
+
+def test_an_opening_is_a_string_inside_the_fence() -> None:
+    seen = trajectory_of(Turn("a"))
+    for text in (*SNIPPETS.values(), *ESCAPES.values()):
+        opened = replace(seen, prompt=f"{seen.task.question}\n\n{text}")
+        record = record_of(judge_messages(opened))
+        assert record["question"] == f"{seen.task.question}\n\n{text}"
 
 
 def test_the_first_attempt_is_context_for_the_second() -> None:
