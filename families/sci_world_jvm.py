@@ -8,7 +8,6 @@ every step. Not here: tasks, scores (``sci_world.py``).
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import importlib
@@ -22,6 +21,7 @@ from typing import Any
 
 from reagent_env.daemon_threads import run_in_thread
 from reagent_env.errors import TaskError, ToolBackendError
+from reagent_env.per_process import PerProcess
 
 Variation = tuple[str, int, str]
 """A task of the library's: its kind, its variation, its simplifications (``""`` for none)."""
@@ -223,27 +223,8 @@ class WorldPool:
             world.close()
 
 
-_pool: WorldPool | None = None
-_pool_lock = threading.Lock()
-
-
-def shared_pool() -> WorldPool:
-    """The pool that all environments of this process share."""
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = WorldPool()
-            atexit.register(_pool.close)
-        return _pool
-
-
-def _forget_pool() -> None:
-    """A forked worker leaves its parent's processes alone and starts its own."""
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_pool)
+shared_pool = PerProcess(WorldPool)
+"""The pool that all environments of this process share."""
 
 
 def _launch(java_options: Sequence[str]) -> Any:

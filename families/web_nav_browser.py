@@ -7,16 +7,15 @@ pages advance side by side. Not here: what is on the pages or done with them (``
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import importlib
-import os
 import shutil
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from reagent_env.errors import ToolBackendError
+from reagent_env.per_process import PerProcess
 
 T = TypeVar("T")
 
@@ -191,24 +190,5 @@ async def _quietly(work: Awaitable[object]) -> None:
         await work
 
 
-_browser: Browser | None = None
-_browser_lock = threading.Lock()
-
-
-def shared_browser() -> Browser:
-    """The browser that all environments of this process share."""
-    global _browser
-    with _browser_lock:
-        if _browser is None:
-            _browser = Browser()
-            atexit.register(_browser.close)
-        return _browser
-
-
-def _forget_browser() -> None:
-    """A forked worker leaves its parent's browser alone and starts its own."""
-    global _browser, _browser_lock
-    _browser, _browser_lock = None, threading.Lock()
-
-
-os.register_at_fork(after_in_child=_forget_browser)
+shared_browser = PerProcess(Browser)
+"""The browser that all environments of this process share."""

@@ -19,7 +19,6 @@ from reagent_env.families.sci_world_jvm import (
     JAVA_OPTIONS,
     World,
     WorldPool,
-    _forget_pool,
     shared_pool,
 )
 from reagent_env.families.sci_world_solver import gold_sequence, solve, wander
@@ -211,15 +210,6 @@ def test_java_that_does_not_start_says_what_to_try() -> None:
     assert done.returncode == 1
     assert "ToolBackendError" in done.stderr
     assert "try `java -version`" in done.stderr
-
-
-def test_a_forked_worker_starts_its_own_processes() -> None:
-    before = shared_pool()
-    _forget_pool()
-    after = shared_pool()
-    assert after is not before
-    after.close()
-    before.close()
 
 
 def test_a_process_ends_with_the_python_that_started_it() -> None:

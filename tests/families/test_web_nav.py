@@ -56,7 +56,7 @@ def _ended() -> Iterator[None]:
     """Leave no browser to the tests that follow."""
     yield
     shared_browser().close()
-    web_nav_browser._forget_browser()
+    shared_browser._forget()
 
 
 def env_of(*pages: str, **kwargs: Any) -> ToolUseEnv:
