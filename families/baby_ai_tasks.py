@@ -103,6 +103,18 @@ def baby_ai(
     return LazyTaskSet("baby_ai", sizes, functools.partial(_make, chosen), split)
 
 
+SMALL = ("GoToDoor-v0", "OpenRedBlueDoorsDebug-v0", "UnlockLocalDist-v0", "KeyInBox-v0")
+"""Kinds with little in sight, of which the expert takes about 2, 7, 8 and 12 turns."""
+
+
+def baby_ai_small(split: str | None = None) -> LazyTaskSet:
+    """Missions of the kinds :data:`SMALL`: for a tiny policy with its short context.
+
+    Name ``baby_ai_small``, e.g. ``gym.make("reagent/BabyAI-v0", tasks="baby_ai_small")``.
+    """
+    return baby_ai(split, kinds=SMALL)
+
+
 def level_of(kind: str) -> int:
     """The difficulty of a kind."""
     return next(level for level, kinds in KINDS.items() if kind in kinds)

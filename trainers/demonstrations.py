@@ -35,6 +35,7 @@ from reagent_env.trainers.demonstrations_strategies import (
     STRATEGIES,
     Misreading,
     Play,
+    Strategy,
     misread,
     misreading_strategy,
 )
@@ -72,9 +73,21 @@ class Knowledge:
     """Further strategies, each from a question to an easier one."""
     fitting: Callable[[str], Collection[str]] | None = None
     """From a question to the wrong strategies for which it has an occasion; None: any may have."""
+    strategies: Mapping[str, Strategy] = field(default_factory=dict)
+    """Further strategies."""
+    mixed: Mapping[str, float] = field(default_factory=lambda: MIXED)
+    """Strategy → probability, of demonstrations of mixed quality."""
+    frames: tuple[str, ...] = ()
+    """Texts that a tokenizer made for it keeps whole, so that an episode fits a small context."""
+    drill: Callable[[Any, random.Random], Any] | None = None
+    """From a renderer and random numbers to a drill (``drills.py``); None: those of MiniMix's worlds."""
 
 
-_KNOWLEDGE = {"reagent/MiniMix-v0": "reagent_env.trainers.demonstrations_mini_mix:KNOWLEDGE"}
+_KNOWLEDGE = {
+    "reagent/MiniMix-v0": "reagent_env.trainers.demonstrations_mini_mix:KNOWLEDGE",
+    "reagent/TextCraft-v0": "reagent_env.trainers.demonstrations_worlds:TEXT_CRAFT",
+    "reagent/BabyAI-v0": "reagent_env.trainers.demonstrations_worlds:BABY_AI",
+}
 
 
 def knowledge_of(env_id: str) -> Knowledge:
@@ -130,6 +143,7 @@ class ScriptedPolicy(Agent):
         """
         knowledge = knowledge or Knowledge()
         known = {**STRATEGIES, "skipped_hop": misread}
+        known |= knowledge.strategies
         known |= {name: misreading_strategy(m) for name, m in knowledge.misreadings.items()}
         for name, share in quality.items():
             if name not in known:
@@ -148,6 +162,8 @@ class ScriptedPolicy(Agent):
         self.seed = seed
         self.strategies: list[str] = []
         """The strategy of each attempt of the episode so far, for records and tests."""
+        self.messages: tuple[dict[str, str], ...] = ()
+        """What the episode began with: a world's opening view can be had only then."""
         self._known = known
         self._fitting = knowledge.fitting
         self._question = self._task_id = ""
@@ -159,6 +175,7 @@ class ScriptedPolicy(Agent):
         self._task_id = info["task_id"]
         if info["attempt"] == 1:
             self.strategies = []
+            self.messages = tuple(info["messages"])
         self._play = None
 
     def act(self, observation: str, info: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ A drill, messages apart::
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reagent_env.task_sets.mini_mix_world import ALIAS, Thing, mini_world
 from reagent_env.tool_formats import get_tool_format
@@ -32,8 +32,14 @@ _ASKED = 9
 _FORMS = ("What is {}?", "Find {}.", "Name {}.", "State {}.")
 
 
-def drills(renderer: Renderer, count: int, seed: int, *, repeats: bool) -> list[Sample]:
-    """``count`` drills over a few worlds.
+Drill = Callable[[Renderer, random.Random], Sample]
+"""Makes one."""
+
+
+def drills(
+    renderer: Renderer, count: int, seed: int, *, repeats: bool, drill: Drill | None = None
+) -> list[Sample]:
+    """``count`` drills over a few worlds, or of an environment's own kind.
 
     Args:
         renderer: Of the policy.
@@ -41,9 +47,12 @@ def drills(renderer: Renderer, count: int, seed: int, *, repeats: bool) -> list[
         seed: Draws them.
         repeats: Half of them are articles to repeat, their lines in another order; the others are
             questions, after two articles or each before its article.
+        drill: Makes one in place of all those.
     """
-    worlds = [list(mini_world(WORLD_SIZE, world).things.values()) for world in WORLDS]
     rng = random.Random(f"drills/{seed}/{repeats}")
+    if drill is not None:
+        return [drill(renderer, rng) for _ in range(count)]
+    worlds = [list(mini_world(WORLD_SIZE, world).things.values()) for world in WORLDS]
     kinds = (_repeated, _after, _repeated, _before) if repeats else (_before, _after)
     return [
         kinds[number % len(kinds)](renderer, rng.choice(worlds), rng) for number in range(count)

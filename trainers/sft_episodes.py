@@ -100,7 +100,7 @@ def play_scripts(
                     seed=script.seed,
                 )
                 trajectory = demonstrate(env, policy, script.task, seed=script.seed)
-                return ScriptedEpisode(trajectory, tuple(inner.opening(script.task)["messages"]))
+                return ScriptedEpisode(trajectory, policy.messages)
 
             yield play
 

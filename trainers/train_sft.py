@@ -33,7 +33,7 @@ from reagent_env.trainers.checkpoints import (
     save_checkpoint,
 )
 from reagent_env.trainers.config import TrainConfig
-from reagent_env.trainers.demonstrations import CLEAN, MIXED
+from reagent_env.trainers.demonstrations import CLEAN, knowledge_of
 from reagent_env.trainers.drills import drill_texts, drills
 from reagent_env.trainers.held_out import held_out, held_out_fields
 from reagent_env.trainers.imitation import demonstration
@@ -176,12 +176,13 @@ def _demonstrations(
     policy = None if config.policy == UNTRAINED else load_for_training(config)
     tool_format = "compact" if policy is None else fitting_tool_format(policy)
     env_id = config.env
+    knowledge = knowledge_of(env_id)
     judge = BatchedJudge(make_reward_model(config.judge)) if config.needs_judge else None
     seconds = round(config.mixed_demonstrations * config.second_demonstrations) if judge else 0
     wanted: dict[str, tuple[int, Mapping[str, float]]] = {
         "clean": (config.clean_demonstrations, CLEAN),
-        "mixed": (config.mixed_demonstrations - seconds, MIXED),
-        "second": (seconds, MIXED),
+        "mixed": (config.mixed_demonstrations - seconds, knowledge.mixed),
+        "second": (seconds, knowledge.mixed),
     }
     played = {}
     for number, name in enumerate(_STAGES):
@@ -196,8 +197,10 @@ def _demonstrations(
     renderer = Renderer(policy.tokenizer)
     found = {name: _encoded(played[name], renderer) for name in _STAGES}
     questions = config.drills // 3
-    found["questions"] = drills(renderer, questions, config.seed, repeats=False)
-    found["repeats"] = drills(renderer, config.drills - questions, config.seed, repeats=True)
+    drill = knowledge.drill
+    found["questions"] = drills(renderer, questions, config.seed, repeats=False, drill=drill)
+    repeats = config.drills - questions
+    found["repeats"] = drills(renderer, repeats, config.seed, repeats=True, drill=drill)
     fitting = {
         name: [one for one in samples if len(one.ids) <= policy.context_length]
         for name, samples in found.items()
@@ -260,8 +263,12 @@ def _untrained(config: TrainConfig, played: dict[str, list[ScriptedEpisode]]) ->
     from reagent_env.trainers.policies import tiny
 
     some = [one for name in _STAGES for one in played[name][:1500]]
-    critiques = [one.critique for one in plant(config.env, 100, sandbox=config.sandbox)]
-    tokenizer = tiny.make_tokenizer([*_texts(some), *critiques, *drill_texts()])
+    knowledge = knowledge_of(config.env)
+    texts = list(_texts(some))
+    if knowledge.drill is None and not knowledge.frames:
+        texts += [one.critique for one in plant(config.env, 100, sandbox=config.sandbox)]
+        texts += drill_texts()
+    tokenizer = tiny.make_tokenizer(texts, frames=knowledge.frames)
     model = tiny.make_model(tokenizer, config.seed)
     return Policy(UNTRAINED, model, tokenizer, tiny.CONTEXT_LENGTH)
 

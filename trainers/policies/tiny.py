@@ -57,15 +57,19 @@ SHAPE: dict[str, Any] = {
 """1.1 million parameters, embeddings included."""
 
 
-def make_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    texts: Iterable[str], vocabulary: int = VOCABULARY, frames: Iterable[str] = ()
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on ``texts``: any text has ids.
 
     Args:
         texts: What the policy will read and write.
         vocabulary: Size, the 256 bytes and three special tokens included.
+        frames: Further texts that are one token each.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    whole = list(dict.fromkeys([*frames, *FRAMES]))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -80,13 +84,13 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTra
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - len(FRAMES),
+        vocab_size=vocabulary - len(whole),
         special_tokens=[PAD, START, END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(frame, normalized=False) for frame in FRAMES])
+    tokenizer.add_tokens([AddedToken(frame, normalized=False) for frame in whole])
     return chat_tokenizer(
         tokenizer,
         pad=PAD,
