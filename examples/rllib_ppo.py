@@ -6,7 +6,7 @@ pip install -e '.[rllib]' torch && python examples/rllib_ppo.py
 import ray
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from reagent_env.plugins.rllib import register_rllib
+from reagent_env.plugins.rllib import LeaveSpoiledOut, register_rllib
 from reagent_env.task_sets.python_math import python_math
 
 TASKS = python_math("train", kinds=("gcd", "lcm", "products", "count_bits"), levels=(1,))
@@ -16,9 +16,9 @@ register_rllib("python", "reagent/PythonMath-v0", tasks=TASKS, sandbox="auto", m
 algorithm = (
     PPOConfig()
     .environment("python")
-    .env_runners(num_env_runners=1)
+    .env_runners(num_env_runners=1, batch_mode="complete_episodes")
     .training(train_batch_size_per_learner=1_024, minibatch_size=128, num_epochs=8, lr=1e-3)
-    .fault_tolerance(restart_failed_sub_environments=True)
+    .callbacks(LeaveSpoiledOut)
     .build_algo()
 )
 for iteration in range(10):

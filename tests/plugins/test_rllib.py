@@ -20,7 +20,12 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from reagent_env import ToolUseEnv, tool
 from reagent_env.errors import ToolBackendError
 from reagent_env.plugins.conformance import ConformanceSuite, Driver, Record, Script, Seen
-from reagent_env.plugins.rllib import EpisodeSpoiled, make_rllib_env, register_rllib
+from reagent_env.plugins.rllib import (
+    EpisodeSpoiled,
+    LeaveSpoiledOut,
+    make_rllib_env,
+    register_rllib,
+)
 from reagent_env.testing.fakes import addition_env, addition_tasks
 
 pytestmark = [
@@ -89,7 +94,9 @@ def test_ppo_learns_which_slot_is_right() -> None:
     assert returns[-1] > 0.9
 
 
-def test_a_spoiled_episode_is_dropped_and_reaches_no_weight() -> None:
+def test_without_the_callback_a_spoiled_episode_drops_its_whole_sample_and_reaches_no_weight() -> (
+    None
+):
     broken_calls.clear()
     register_rllib("sometimes-broken", one_sum, menu=MENU, size=3, dim=8)
     algorithm = ppo("sometimes-broken").build_algo()
@@ -102,17 +109,88 @@ def test_a_spoiled_episode_is_dropped_and_reaches_no_weight() -> None:
     algorithm.stop()
 
 
-def test_a_spoiled_episode_raises_or_passes_its_nan_on() -> None:
+class Slots(TorchRLModule):
+    """Takes the slots of ``order``, over and over."""
+
+    order = (0, 2, 1)
+    place = 0
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        Slots.place += 1
+        return {Columns.ACTIONS: torch.tensor([self.order[(Slots.place - 1) % len(self.order)]])}
+
+
+def sampled(batch_mode: str, **sample: int) -> tuple[list[Any], dict[str, Any]]:
+    """What RLlib's runner hands to the learner when every third episode is spoiled, and its metrics."""
+    broken_calls.clear()
+    Slots.place = 0
+    register_rllib("every-third", one_sum, menu=MENU, size=3, dim=8)
+    config = (
+        ppo("every-third")
+        .callbacks(LeaveSpoiledOut)
+        .env_runners(num_env_runners=0, batch_mode=batch_mode)
+        .rl_module(rl_module_spec=RLModuleSpec(module_class=Slots))
+    )
+    runner = SingleAgentEnvRunner(config=config)
+    episodes = runner.sample(**sample)
+    metrics = runner.get_metrics()
+    runner.stop()
+    return episodes, metrics
+
+
+def test_one_spoiled_episode_is_taken_out_and_its_neighbours_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(globals(), "OUTAGE", 10**9)
+    episodes, metrics = sampled("complete_episodes", num_episodes=6)
+    assert [one.get_return() for one in episodes] == [
+        1.0,
+        0.0,
+        1.0,
+        0.0,
+    ]  # the second, the fifth: out
+    assert float(metrics["spoiled_episodes"]) == 2
+    assert float(metrics["episode_return_mean"]) == 0.5
+    assert len(broken_calls) == 2
+
+
+def test_a_lasting_outage_leaves_an_empty_sample_and_no_nan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(globals(), "OUTAGE", 10**9)
+    monkeypatch.setattr(Slots, "order", (2,))
+    episodes, metrics = sampled("truncate_episodes", num_timesteps=5)
+    assert episodes == []
+    assert float(metrics["spoiled_episodes"]) == 5
+    assert "episode_return_mean" not in metrics
+
+
+def test_ppo_learns_although_every_call_of_one_slot_is_spoiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With whole samples dropped it would gather nothing at all."""
+    monkeypatch.setitem(globals(), "OUTAGE", 10**9)
+    register_rllib("always-broken", one_sum, menu=MENU, size=3, dim=8)
+    config = ppo("always-broken").callbacks(LeaveSpoiledOut)
+    algorithm = config.fault_tolerance(restart_failed_sub_environments=False).build_algo()
+    seen = [algorithm.train()["env_runners"] for _ in range(6)]
+    algorithm.stop()
+    assert seen[0]["spoiled_episodes"] > 20  # of 128, at random
+    assert seen[-1]["episode_return_mean"] > 0.9  # of those that count: right against wrong
+    assert all(torch.isfinite(weight).all() for weight in algorithm.get_module().parameters())
+
+
+def test_a_spoiled_episode_raises_unless_the_callback_lets_its_nan_through() -> None:
     broken_calls.clear()
     env = make_rllib_env(one_sum, menu=MENU, size=3)
     env.reset(seed=0)
     with pytest.raises(EpisodeSpoiled, match="the service is down"):
         env.step(2)
-    env = make_rllib_env(one_sum, menu=MENU, size=3, on_spoiled="nan")
-    env.reset(seed=0)
-    assert math.isnan(float(env.step(2)[1]))
-    with pytest.raises(ValueError, match="on_spoiled"):
-        make_rllib_env(one_sum, on_spoiled="zero")
+    members = gym.vector.SyncVectorEnv([lambda: make_rllib_env(one_sum, menu=MENU, size=3)])
+    LeaveSpoiledOut().on_environment_created(env=members)
+    members.reset(seed=0)
+    assert math.isnan(float(members.step(np.array([2]))[1][0]))
+    members.close()
 
 
 def test_env_config_overrides_what_was_registered() -> None:
@@ -147,6 +225,13 @@ class Scripted(gym.Wrapper[Any, Any, Any, Any]):
         return self.env.reset(**kwargs)
 
 
+class LetThrough(LeaveSpoiledOut):
+    """Lets the NaN through and takes nothing out, to see what would be."""
+
+    def on_sample_end(self, **kwargs: Any) -> None:
+        """Leave it."""
+
+
 class RLlibDriver:
     name = "rllib"
     unseen: frozenset[str] = frozenset({"turn_shares"})  # shares are paid by when="step" instead
@@ -166,7 +251,6 @@ class RLlibDriver:
                     script.source,
                     menu=completions,
                     size=16,
-                    on_spoiled="nan",
                     limit_is_end=False,
                     **script.reward,
                     **script.env_kwargs,
@@ -177,6 +261,7 @@ class RLlibDriver:
         config = (
             PPOConfig()
             .environment("scripted")
+            .callbacks(LetThrough)
             .env_runners(num_env_runners=0)
             .rl_module(rl_module_spec=RLModuleSpec(module_class=ScriptedModule))
         )
