@@ -76,6 +76,7 @@ WHEN_RESUMED = (
     "updates",
     "max_seconds",
     "max_policy_tokens",
+    "max_interactions",
     "alarm_window",
     "eval_every",
     "checkpoint_every",
@@ -122,7 +123,9 @@ Examples:
 
   reagent train reagent-r --credit turn --advantage turn
 
-  reagent train outcome --schedule scalinginter-searchqa
+  reagent train outcome --schedule scaling-inter:searchqa
+
+  reagent train outcome --env reagent/TextCraft-v0 --schedule scaling-inter:textcraft@12
 
   reagent train judge-sft --out runs/judge
 

@@ -92,8 +92,10 @@ class TrainConfig:
     """Stop after the update in which so much training time is spent; 0 is no limit."""
     max_policy_tokens: Natural = 0
     """Stop after the update that brings the tokens sampled for updates nearest to this; 0 is no limit."""
+    max_interactions: Natural = 0
+    """Stop after the update that brings the turns played for updates nearest to this; 0 is no limit."""
     schedule: str = ""
-    """Turn limit by update, e.g. ``scalinginter-searchqa`` or ``5>8>10@100``; else the environment's."""
+    """Turn limit by update, e.g. ``scaling-inter:searchqa`` or ``5>8>10@100``; else the environment's."""
 
     # Reward.
     weight: NotNegative = 0.3

@@ -119,6 +119,8 @@ def _work(config: TrainConfig) -> Iterator[str]:
             yield f"about {calls:,} judgements" + (" a turn" if config.when == "step" else "")
     if config.max_policy_tokens:
         yield f"stops at {config.max_policy_tokens:,} policy tokens at the latest"
+    if config.max_interactions:
+        yield f"stops at {config.max_interactions:,} turns played at the latest"
     if config.max_seconds:
         yield f"stops after {config.max_seconds:,.0f} s of training at the latest"
     yield (

@@ -102,10 +102,10 @@ class TrainProgress:
         ]
         seconds = metrics.get(names.SECONDS)
         if isinstance(seconds, int | float):
-            shown.append(self._time_left(update, seconds, metrics.get(names.TOKENS_TOTAL)))
+            shown.append(self._time_left(update, seconds, metrics))
         return "  ".join(part for part in shown if part)
 
-    def _time_left(self, update: int, seconds: float, tokens: float | None) -> str:
+    def _time_left(self, update: int, seconds: float, metrics: Mapping[str, Any]) -> str:
         if self._last is not None and update > self._last[0]:
             self._paces.append((seconds - self._last[1]) / (update - self._last[0]))
         self._last = (update, seconds)
@@ -114,8 +114,12 @@ class TrainProgress:
         left = (self._total - update) * sum(self._paces) / len(self._paces)
         if self._config.max_seconds:
             left = min(left, max(0.0, self._config.max_seconds - seconds))
-        if self._config.max_policy_tokens and tokens:
-            left = min(left, max(0.0, seconds * (self._config.max_policy_tokens / tokens - 1)))
+        for budget, name in (
+            (self._config.max_policy_tokens, names.TOKENS_TOTAL),
+            (self._config.max_interactions, names.TURNS_TOTAL),
+        ):
+            if budget and metrics.get(name):
+                left = min(left, max(0.0, seconds * (budget / metrics[name] - 1)))
         return f"{duration(left)} left"
 
 

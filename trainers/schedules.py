@@ -13,7 +13,11 @@ from dataclasses import dataclass
 
 _FIXED = re.compile(r"fixed:([0-9]+)")
 _GROWING = re.compile(r"([0-9]+(?:>[0-9]+)*)@([0-9]+)")
-_HOW = "Write fixed:8 for one limit, or 5>8>10@100 for limits that grow every 100 steps"
+_NAMED = re.compile(r"(scaling-inter:[a-z]+)@([0-9]+)")
+_HOW = (
+    "Write fixed:8 for one limit, 5>8>10@100 for limits that grow every 100 steps, or "
+    "scaling-inter:searchqa@12 for published limits with phases of 12 steps"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,11 @@ class Schedule:
 
 
 PUBLISHED = {
-    "scalinginter-babyai": Schedule((6, 13, 20), 100),
-    "scalinginter-sciworld": Schedule((10, 20, 30), 100),
-    "scalinginter-searchqa": Schedule((5, 8, 10), 100),
-    "scalinginter-textcraft": Schedule((10, 20, 30), 100),
-    "scalinginter-webarena": Schedule((8, 12, 15), 80),
+    "scaling-inter:babyai": Schedule((6, 13, 20), 100),
+    "scaling-inter:sciworld": Schedule((10, 20, 30), 100),
+    "scaling-inter:searchqa": Schedule((5, 8, 10), 100),
+    "scaling-inter:textcraft": Schedule((10, 20, 30), 100),
+    "scaling-inter:webarena": Schedule((8, 12, 15), 80),
 }
 """Those of the paper (arXiv 2509.08755)."""
 
@@ -62,16 +66,21 @@ def turns_at(schedule: Schedule, step: int) -> int:
 def get_schedule(spec: str) -> Schedule:
     """A published schedule by name, ``fixed:8``, or limits of your own: ``5>8>10@100``.
 
+    A published one lasts some 300 steps; ``scaling-inter:textcraft@12`` has phases of 12.
+
     Raises:
         ValueError: neither; the message names the nearest, or how to write one.
     """
+    spec = re.sub("^scalinginter-", "scaling-inter:", spec.strip())  # as it was once written
     if spec in PUBLISHED:
         return PUBLISHED[spec]
-    if found := _FIXED.fullmatch(spec.strip()):
+    if (found := _NAMED.fullmatch(spec)) and found[1] in PUBLISHED:
+        return Schedule(PUBLISHED[found[1]].turns, int(found[2]))
+    if found := _FIXED.fullmatch(spec):
         return Schedule((int(found[1]),), every=1)
     if found := _GROWING.fullmatch(re.sub(r"\s+", "", spec)):
         return Schedule(tuple(int(turns) for turns in found[1].split(">")), int(found[2]))
-    near = difflib.get_close_matches(spec, PUBLISHED, n=1)
+    near = difflib.get_close_matches(spec.partition("@")[0], PUBLISHED, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(
         f"Unknown schedule {spec!r}.{hint} {_HOW}, or name one: {', '.join(PUBLISHED)}."

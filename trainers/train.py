@@ -77,6 +77,8 @@ class Progressed:
     """Training time, evaluations left out."""
     tokens: int = 0
     """Tokens sampled for updates."""
+    turns: int = 0
+    """Turns played for updates."""
     steps: int = 0
     """Optimiser steps."""
     next_group: int = 0
@@ -190,6 +192,9 @@ def _one_update(
     tokens = sampled_tokens(groups)
     state.seconds += time.monotonic() - began
     state.tokens += tokens
+    state.turns += sum(
+        len(rollout.trajectory.turns) for group in groups for rollout in group.rollouts
+    )
     state.steps = learner.steps
     state.running = dataclasses.asdict(estimated.running)
     state.next_group, state.unfinished = collector.next_group, collector.unfinished
@@ -200,6 +205,7 @@ def _one_update(
         names.SECONDS: state.seconds,
         names.TOKENS: tokens,
         names.TOKENS_TOTAL: state.tokens,
+        names.TURNS_TOTAL: state.turns,
         names.SPEED: tokens / max(1e-9, time.monotonic() - began),
         "seconds/rollout": collected - began,
         "rollout/retried": collector.counts.retried,
@@ -406,13 +412,17 @@ def _alarm(config: TrainConfig, run: RunFolder, line: dict[str, Any]) -> Hacking
 
 
 def _is_over(config: TrainConfig, state: Progressed) -> bool:
-    """Whether the last update was made, by number, by time or by tokens sampled."""
+    """Whether the last update was made, by number, by time, by tokens sampled or by turns played."""
     if state.update >= config.updates:
         return True
     if config.max_seconds and state.seconds >= config.max_seconds:
         return True
-    # The update that comes nearest to the budget: whoever makes large updates would else get more.
-    another = state.tokens / max(1, state.update)
-    return bool(config.max_policy_tokens) and (
-        state.tokens + another / 2 >= config.max_policy_tokens and state.update > 0
-    )
+    budgets = ((config.max_policy_tokens, state.tokens), (config.max_interactions, state.turns))
+    return any(_is_spent(budget, spent, state.update) for budget, spent in budgets)
+
+
+def _is_spent(budget: int, spent: int, updates: int) -> bool:
+    """At the update that comes nearest to the budget: whoever makes large updates would else get more."""
+    if not budget or not updates:
+        return False
+    return spent + spent / updates / 2 >= budget

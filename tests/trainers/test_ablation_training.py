@@ -85,6 +85,21 @@ def test_the_budget_ends_a_run_at_the_nearest_update(policy_folder: Path, tmp_pa
     assert made[1][0] <= made[60][0] <= made[100][0]
 
 
+def test_a_budget_of_turns_ends_a_run_at_the_nearest_update(
+    policy_folder: Path, tmp_path: Path
+) -> None:
+    settings = {**SMALL, "policy": str(policy_folder), "max_policy_tokens": 0}
+    made = {}
+    for budget in (1, 20):
+        config = make_config("outcome", settings={**settings, "max_interactions": budget})
+        lines = read_metrics(run_of(config, tmp_path / str(budget)))
+        assert lines[-1][names.TURNS_TOTAL] == sum(line[names.TURNS_MADE] for line in lines)
+        made[budget] = [line[names.TURNS_TOTAL] for line in lines]
+    assert len(made[1]) == 1
+    last, one_before = made[20][-1], made[20][-2]
+    assert abs(last - 20) <= abs(one_before - 20)
+
+
 def test_a_score_control_changes_what_is_learned_and_not_what_is_logged(
     policy_folder: Path, tmp_path: Path
 ) -> None:

@@ -49,7 +49,7 @@ def test_a_configuration_comes_back_from_json(recipe: str) -> None:
         ({"advantage": "gpro"}, "Did you mean 'grpo'"),
         ({"loss": "gsop"}, "Did you mean 'gspo'"),
         ({"sandbox": "doker"}, "Did you mean 'docker'"),
-        ({"schedule": "scalinginter-serchqa"}, "Did you mean 'scalinginter-searchqa'"),
+        ({"schedule": "scaling-inter:serchqa"}, "Did you mean 'scaling-inter:searchqa'"),
         ({"env": "a=0.5,b=x"}, "weight of 'b'"),
     ],
 )

@@ -24,11 +24,13 @@ from reagent_env.trainers.schedules import (
 @pytest.mark.parametrize(
     ("name", "limits"),
     [
-        ("scalinginter-webarena", {0: 8, 79: 8, 80: 12, 159: 12, 160: 15, 9999: 15}),
-        ("scalinginter-searchqa", {0: 5, 99: 5, 100: 8, 199: 8, 200: 10, 9999: 10}),
-        ("scalinginter-textcraft", {0: 10, 100: 20, 200: 30, 9999: 30}),
-        ("scalinginter-sciworld", {0: 10, 100: 20, 200: 30, 9999: 30}),
-        ("scalinginter-babyai", {0: 6, 100: 13, 200: 20, 9999: 20}),
+        ("scaling-inter:webarena", {0: 8, 79: 8, 80: 12, 159: 12, 160: 15, 9999: 15}),
+        ("scaling-inter:searchqa", {0: 5, 99: 5, 100: 8, 199: 8, 200: 10, 9999: 10}),
+        ("scaling-inter:textcraft", {0: 10, 100: 20, 200: 30, 9999: 30}),
+        ("scaling-inter:sciworld", {0: 10, 100: 20, 200: 30, 9999: 30}),
+        ("scaling-inter:babyai", {0: 6, 100: 13, 200: 20, 9999: 20}),
+        ("scaling-inter:textcraft@12", {0: 10, 11: 10, 12: 20, 24: 30, 9999: 30}),
+        ("scalinginter-textcraft", {0: 10, 100: 20}),
         ("fixed:8", {0: 8, 100: 8, 9999: 8}),
         ("5>8>10@100", {0: 5, 100: 8, 200: 10}),
         (" 2 > 3 @ 1 ", {0: 2, 1: 3, 2: 3}),
@@ -45,10 +47,10 @@ def test_all_published_schedules_are_there() -> None:
 
 
 def test_a_run_resumed_in_a_later_phase_skips_none() -> None:
-    schedule = get_schedule("scalinginter-searchqa")
+    schedule = get_schedule("scaling-inter:searchqa")
     straight = [turns_at(schedule, step) for step in range(300)]
     resumed = [turns_at(schedule, step) for step in range(150)]
-    resumed += [turns_at(get_schedule("scalinginter-searchqa"), step) for step in range(150, 300)]
+    resumed += [turns_at(get_schedule("scaling-inter:searchqa"), step) for step in range(150, 300)]
     assert resumed == straight
 
 
@@ -61,8 +63,10 @@ def test_limits_never_shrink(name: str, one: int, other: int) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("scalinginter-serchqa", "Did you mean 'scalinginter-searchqa'"),
-        ("growing", "Write fixed:8 for one limit, or 5>8>10@100"),
+        ("scaling-inter:serchqa", "Did you mean 'scaling-inter:searchqa'"),
+        ("scaling-inter:serchqa@12", "Did you mean 'scaling-inter:searchqa'"),
+        ("scaling-inter:searchqa@0", "1 step or more"),
+        ("growing", "Write fixed:8 for one limit, 5>8>10@100"),
         ("8", "fixed:8"),
         ("5>8>10", "5>8>10@100"),
         ("fixed:0", "1 or more"),
