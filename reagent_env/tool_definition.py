@@ -111,7 +111,7 @@ class Tool:
             model = self.arguments_model.model_validate(dict(arguments))
         except pydantic.ValidationError as error:
             raise ToolError(self._explain(error)) from None
-        return {name: getattr(model, name) for name in self.arguments_model.model_fields}
+        return vars(model).copy()  # its fields, as validated
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, as if it had not been decorated."""

@@ -128,10 +128,12 @@ def _inject(
     simulator: Simulator | None,
 ) -> dict[str, Any]:
     for name, kind in tool.injected.items():
-        if issubclass(kind, Simulator):
-            arguments[name] = simulator
+        if kind is Task:
+            arguments[name] = task
+        elif kind is Sandbox:
+            arguments[name] = sandbox()
         else:
-            arguments[name] = task if kind is Task else sandbox()
+            arguments[name] = simulator
     return arguments
 
 

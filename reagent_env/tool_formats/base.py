@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ def decode_json(text: str, start: int = 0) -> tuple[Any, int]:
         value, end = _DECODER.raw_decode(text, skip_space(text, start))
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
-    if _deeper_than(value, MAX_NESTING):
+    if _opened(text, start, end) > MAX_NESTING and _deeper_than(value, MAX_NESTING):
         raise ValueError(f"the JSON is nested more than {MAX_NESTING} deep")
     return value, end
 
@@ -96,6 +96,11 @@ def skip_space(text: str, start: int) -> int:
     """The first place from ``start`` on that is no JSON white space."""
     found = _SPACE.match(text, start)
     return start if found is None else found.end()
+
+
+def _opened(text: str, start: int, end: int) -> int:
+    """At least as many lists and objects as the JSON in ``text[start:end]`` has, quickly."""
+    return text.count("{", start, end) + text.count("[", start, end)
 
 
 def _deeper_than(value: Any, limit: int) -> bool:
@@ -124,7 +129,7 @@ def call_from_json(value: Any, call_id: str | None = None) -> ToolCall:
     def malformed(problem: str, name: str = "") -> ToolCall:
         return ToolCall(name, {}, call_id, malformed=problem)
 
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return malformed(
             f'a call is a JSON object {{"name": ..., "arguments": {{...}}}}, got {_kind(value)}'
         )
