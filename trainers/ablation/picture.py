@@ -70,17 +70,22 @@ def _draw(axis: Any, runs: Sequence[RunRecord], name: str, arm: str, colour: str
     axis.fill_between(drawn["x"], drawn["low"], drawn["high"], color=colour, alpha=0.13, lw=0)
 
 
-def points(runs: Sequence[RunRecord], name: str) -> Mapping[str, list[float]]:
+def points(runs: Sequence[RunRecord], name: str, of: str = "success") -> Mapping[str, list[float]]:
     """An arm's curve over a common grid: ``x``, ``mean``, ``low``, ``high``.
 
     Up to where the shortest run ends; runs of a seed from several cold starts are averaged first.
+
+    Args:
+        runs: Of the arm.
+        name: What the curve goes by, one of the axes.
+        of: What is drawn: ``success`` or ``turns``.
     """
     end = min(run.curve[name][-1] for run in runs)
     start = max(run.curve[name][0] for run in runs)
     grid = np.linspace(min(start, end), end, POINTS)
     seeds: dict[int, list[np.ndarray[Any, Any]]] = {}
     for run in runs:
-        values = np.interp(grid, run.curve[name], smoothed(run.curve["success"]))
+        values = np.interp(grid, run.curve[name], smoothed(run.curve[of]))
         seeds.setdefault(run.seed, []).append(values)
     table = np.array([np.mean(each, axis=0) for each in seeds.values()])
     bounds = [mean_with_interval(column.tolist()) for column in table.T]

@@ -50,7 +50,8 @@ class RunRecord:
     talk: float = math.nan
     """Share of held-out answers that speak of a critique nobody gave; NaN where not measured."""
     curve: dict[str, list[float]] = field(default_factory=dict)
-    """``success`` of first attempts in training by update, and the axes of :data:`AXES`."""
+    """``success`` of first attempts in training and ``turns`` an episode by update, and the axes of
+    :data:`AXES`."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-encodable dict, without the curve."""
@@ -155,6 +156,7 @@ def _talk(path: Path) -> float:
 
 def _curve(lines: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"success": [float(line[names.SUCCESS]) for line in lines]}
+    found["turns"] = [float(line[names.TURNS]) for line in lines]
     for axis in AXES:
         values = [float(line.get(axis) or 0.0) for line in lines]
         found[axis] = values if axis == names.SECONDS else np.cumsum(values).tolist()

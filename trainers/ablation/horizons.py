@@ -1,0 +1,241 @@
+"""Turn limits compared: ScalingInter's growing one beside a short and a long one, on two families.
+
+Every run of a family begins with the same cold start and ends after as many turns played; what is
+held out is played with the long limit, whatever was trained with. On one family a judge's score is
+added, too. Plans, processes, records and inference are the ablation's; not here: the cold starts
+(``scripts/scaling-inter``), the table and picture (``horizons_report.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import typer
+
+from reagent_env.trainers.ablation.arms import Arm
+from reagent_env.trainers.ablation.comparisons import Comparison
+from reagent_env.trainers.ablation.plan import COMMON, Plan, cold_starts
+from reagent_env.trainers.ablation.processes import is_finished, make_all
+from reagent_env.trainers.schedules import get_schedule
+
+COLD_START = "cold-start"
+"""Name of the run that every other of a family begins with."""
+
+SHARED: Mapping[str, Any] = MappingProxyType(
+    {
+        **COMMON,
+        "group_size": 4,  # twice that, as all arms make one attempt
+        "groups_per_update": 4,
+        "max_tokens": 48,
+        "lr": 6e-4,
+        "concurrency": 32,
+        "checkpoint_every": 20,
+        "sandbox": "process",
+    }
+)
+"""Settings of all runs, beside a family's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What is played, e.g. ``FAMILIES["text-craft"]``."""
+
+    name: str
+    env: str
+    tasks: str
+    """Name of its task set."""
+    published: str
+    """ScalingInter's schedule for it; its first and last limit are the fixed ones."""
+    every: int
+    """Updates of a phase: about a third of a run."""
+    interactions: int
+    """Budget of a run, in turns played."""
+    held_out: int
+    """Test tasks after training."""
+    judged: bool = False
+    """Whether a judge's score is compared, too."""
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """The published turn limits."""
+        return get_schedule(self.published).turns
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "text-craft": Family(
+            "text-craft",
+            "reagent/TextCraft-v0",
+            "text_craft_small",
+            "scaling-inter:textcraft",
+            every=10,
+            interactions=12_000,
+            held_out=252,
+        ),
+        "baby-ai": Family(
+            "baby-ai",
+            "reagent/BabyAI-v0",
+            "baby_ai_small",
+            "scaling-inter:babyai",
+            every=10,
+            interactions=10_000,
+            held_out=200,
+            judged=True,
+        ),
+    }
+)
+"""Both, by name."""
+
+
+def arms_of(family: Family) -> tuple[Arm, ...]:
+    """Growing, short and long; the long one with a judge's score, where the family has it."""
+    short, long = family.limits[0], family.limits[-1]
+    growing = f"{family.published}@{family.every}"
+    arms = [
+        Arm("growing", "outcome", " → ".join(map(str, family.limits)), {"schedule": growing}),
+        Arm("short", "outcome", f"{short} turns", {"schedule": f"fixed:{short}"}),
+        Arm("long", "outcome", f"{long} turns", {"schedule": f"fixed:{long}"}),
+    ]
+    if family.judged:
+        settings = {"schedule": f"fixed:{long}", "judge": "rubric"}
+        arms.append(Arm("judged", "reagent-r", f"{long} turns, outcome + 0.3 · score", settings))
+    return tuple(arms)
+
+
+STATED = (
+    Comparison(
+        "growing − short",
+        "Does a growing limit do better than a short one?",
+        {"growing": 1.0, "short": -1.0},
+        "limits",
+    ),
+    Comparison(
+        "growing − long",
+        "Does a growing limit do better than a long one?",
+        {"growing": 1.0, "long": -1.0},
+        "limits",
+    ),
+    Comparison(
+        "long − short",
+        "Does a long limit do better than a short one?",
+        {"long": 1.0, "short": -1.0},
+        "limits",
+    ),
+    Comparison(
+        "judged − long",
+        "Does a judge's score beside the outcome help (Reagent-R)?",
+        {"judged": 1.0, "long": -1.0},
+        "score",
+    ),
+)
+"""Stated before any run; a family's are corrected together, limits and score apart."""
+
+
+def plan_of(family: Family, root: Path, seeds: int) -> Plan:
+    """The runs of a family in ``root/<family>``, its cold start among them.
+
+    Raises:
+        UnknownPolicy: the cold start is not there.
+    """
+    folder = root / family.name
+    return Plan(
+        root=folder,
+        task=family.name,
+        arms=arms_of(family),
+        starts=tuple(cold_starts([str(folder / COLD_START)])),
+        seeds=seeds,
+        common={
+            **SHARED,
+            "env": family.env,
+            "env_kwargs": {"tasks": family.tasks},
+            "max_interactions": family.interactions,
+            "max_policy_tokens": 0,
+            "held_out_episodes": family.held_out,
+        },
+    )
+
+
+def make_runs(plan: Plan, *, arms: frozenset[str] | None, limit_minutes: float) -> int:
+    """Make what is missing, one run at a time; returns how many failed.
+
+    Args:
+        plan: Of a family.
+        arms: Only these; None is all of them.
+        limit_minutes: Of one run.
+    """
+    wanted = [*plan.measurements(), *plan.runs()]
+    runs = [run for run in wanted if arms is None or run.arm in {*arms, "cold-start"}]
+    left = [run for run in runs if not is_finished(run)]
+    print(f"{plan.task}: {len(runs) - len(left)} of {len(runs)} runs are there", flush=True)
+    failed = make_all(
+        left,
+        at_once=1,
+        limit_seconds=60 * limit_minutes,
+        on_end=lambda ended: print(
+            f"{plan.task}: {ended.run}, {ended.seconds:.0f} s"
+            + (f"; FAILED: {ended.failure}" if ended.failure else ""),
+            flush=True,
+        ),
+    )
+    return len(failed)
+
+
+def compare_horizons(
+    families: Annotated[
+        str, typer.Option(help=f"Comma-separated, of {', '.join(FAMILIES)}.")
+    ] = ",".join(FAMILIES),
+    arms: Annotated[
+        str, typer.Option(help="Only these: growing, short, long, judged; all by default.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Of each arm.")] = 3,
+    out: Annotated[Path, typer.Option(help="Where the runs are.")] = Path("runs/scaling-inter"),
+    evidence: Annotated[
+        Path | None, typer.Option(help="Write results.json and curves.png there, too.")
+    ] = None,
+    limit_minutes: Annotated[float, typer.Option(help="Of one run; then it is given up.")] = 30.0,
+    table: Annotated[
+        bool, typer.Option("--table", help="Only the table of what is there.")
+    ] = False,
+) -> None:
+    """Train with a growing, a short and a long turn limit, as many turns played each, and compare.
+
+    What is there already is passed over: give the same command again to go on, or more --seeds.
+    """
+    from reagent_env.trainers.ablation.horizons_report import (
+        read_family,
+        table_text,
+        write_results,
+    )
+    from reagent_env.trainers.ablation.plan import keep_plan
+
+    chosen = [name.strip() for name in families.split(",") if name.strip()]
+    unknown = [name for name in chosen if name not in FAMILIES]
+    if unknown:
+        raise typer.BadParameter(f"no family {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
+    only = frozenset(arms.split(",")) if arms else None
+    plans = []
+    failed = 0
+    for name in chosen:
+        try:
+            plan = plan_of(FAMILIES[name], out, seeds)
+            keep_plan(plan)
+        except (ValueError, FileNotFoundError) as error:
+            raise typer.BadParameter(str(error)) from error
+        plans.append(plan)
+        failed += 0 if table else make_runs(plan, arms=only, limit_minutes=limit_minutes)
+    results = [read_family(plan) for plan in plans]
+    command = "scripts/scaling-inter"
+    write_results(out, results, command)
+    if evidence is not None:
+        write_results(evidence, results, command)
+    typer.echo(table_text(results))
+    if failed:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(compare_horizons)
