@@ -204,6 +204,7 @@ def compare_horizons(
     """Train with a growing, a short and a long turn limit, as many turns played each, and compare.
 
     What is there already is passed over: give the same command again to go on, or more --seeds.
+    The table is of all families that have a cold start.
     """
     from reagent_env.trainers.ablation.horizons_report import (
         read_family,
@@ -217,17 +218,16 @@ def compare_horizons(
     if unknown:
         raise typer.BadParameter(f"no family {', '.join(unknown)}; there are {', '.join(FAMILIES)}")
     only = frozenset(arms.split(",")) if arms else None
-    plans = []
     failed = 0
-    for name in chosen:
+    for name in () if table else chosen:
         try:
             plan = plan_of(FAMILIES[name], out, seeds)
             keep_plan(plan)
         except (ValueError, FileNotFoundError) as error:
             raise typer.BadParameter(str(error)) from error
-        plans.append(plan)
-        failed += 0 if table else make_runs(plan, arms=only, limit_minutes=limit_minutes)
-    results = [read_family(plan) for plan in plans]
+        failed += make_runs(plan, arms=only, limit_minutes=limit_minutes)
+    there = [one for one in FAMILIES.values() if (out / one.name / COLD_START).is_dir()]
+    results = [read_family(plan_of(one, out, seeds)) for one in there]
     command = "scripts/scaling-inter"
     write_results(out, results, command)
     if evidence is not None:
