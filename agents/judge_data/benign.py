@@ -36,6 +36,8 @@ def _looks(question: str, tools: Sequence[str], history: History) -> Iterator[Ca
     programs = [code for code in cells if not code.startswith(_CHECKS)]
     if "python" in tools and programs:
         yield ("python", {"code": _checking(programs[-1])})
+    if "sql" in tools:
+        yield from _query_looks(question, history)
     if "browse" in tools:
         asked = dict(_opened_by(history))
         for url, query in asked.items():  # the article itself, where a snippet was believed
@@ -60,6 +62,25 @@ def _opened_by(history: History) -> Iterator[tuple[str, str]]:
             found = hits(text)
             if name == "search" and found and arguments.get("queries"):
                 yield found[0][1], str(arguments["queries"][0])
+
+
+def _query_looks(question: str, history: History) -> Iterator[Call]:
+    """How many rows the last query takes up, and some rows of each table that it is about."""
+    asked = [
+        str(arguments["query"])
+        for calls, results in history
+        for (name, arguments), text in zip(calls, results, strict=False)
+        if name == "sql" and "sqlite_master" not in str(arguments) and not text.startswith("Error")
+    ]
+    found = re.search(r" FROM (.*)$", asked[-1] if asked else "", re.DOTALL)
+    if found is None:
+        return
+    rest = re.split(r" GROUP BY | ORDER BY | LIMIT ", found[1])[0]
+    if " WHERE " in rest and "COUNT(*)" not in asked[-1]:
+        yield ("sql", {"query": f"SELECT COUNT(*) FROM {rest}"})
+    for table in re.findall(r"(?:^|JOIN )(\w+)", rest):
+        if table in question:
+            yield ("sql", {"query": f"SELECT * FROM {table} LIMIT 3"})
 
 
 _CHECKS = ("def work_it_out", "print(len(rows)", "given = ", "import re\nprint(re.findall")
@@ -137,6 +158,9 @@ def _equivalent_code(run: CleanRun, rng: random.Random) -> tuple[int, Policy] | 
     """A program written otherwise that prints the same."""
     for turn in run.call_turns():
         calls = run.steps[turn].move.calls
+        if len(calls) == 1 and calls[0][0] == "sql" and turn:
+            query = f"SELECT * FROM ({calls[0][1]['query']})"
+            return turn, _replaced(run, turn, [Move(calls=(("sql", {"query": query}),))])
         if len(calls) == 1 and calls[0][0] == "python":
             code = str(calls[0][1]["code"])
             if "rows = tables[table]" in code:
@@ -151,7 +175,7 @@ def _equivalent_code(run: CleanRun, rng: random.Random) -> tuple[int, Policy] | 
 
 def _rephrased(run: CleanRun, rng: random.Random) -> tuple[int, Policy] | None:
     """The same moves under other thoughts (the voice's salt differs)."""
-    return 0, _same_moves(run.steps)
+    return 0, same_moves(run.steps)
 
 
 TWINS: dict[str, Twin] = {
@@ -181,24 +205,26 @@ def _history(steps: Sequence[Step]) -> list[tuple[tuple[Call, ...], tuple[str, .
 
 
 def _inserted(run: CleanRun, place: int, looks: Sequence[Move]) -> Policy:
-    yield from _verbatim(run.steps[:place])
+    yield from verbatim(run.steps[:place])
     for look in looks:  # noqa: UP028 (results are sent in, which a list does not take)
         yield look
     yield from resume(run, place)
 
 
 def _replaced(run: CleanRun, turn: int, moves: Sequence[Move]) -> Policy:
-    yield from _verbatim(run.steps[:turn])
+    yield from verbatim(run.steps[:turn])
     for move in moves:  # noqa: UP028
         yield move
     yield from resume(run, turn + 1)
 
 
-def _verbatim(steps: Sequence[Step]) -> Policy:
+def verbatim(steps: Sequence[Step]) -> Policy:
+    """The steps' completions as they are."""
     for step in steps:
         yield dataclasses.replace(step.move, written=step.completion)
 
 
-def _same_moves(steps: Sequence[Step]) -> Policy:
+def same_moves(steps: Sequence[Step]) -> Policy:
+    """The steps' moves, to be said anew."""
     for step in steps:
         yield step.move

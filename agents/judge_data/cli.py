@@ -12,11 +12,25 @@ if TYPE_CHECKING:
 
     from reagent_env.agents.judge_data.records import PlantedRecord
 
+ALL = (
+    "reagent/PythonMath-v0",
+    "reagent/FileQA-v0",
+    "reagent/SearchQA-v0",
+    "reagent/ToolMix-v0",
+    "reagent/MiniMix-v0",
+)
+"""What ``--env all`` stands for; other environments are asked for by name."""
+ENV_HELP = (
+    "An environment id, or all: the five sets PythonMath, FileQA, SearchQA, ToolMix, MiniMix. By "
+    "name also reagent/SQL-v0 and the worlds reagent/TextCraft-v0, reagent/BabyAI-v0."
+)
 
 _EXAMPLES = """
 Examples:
 
   reagent judge-data --env reagent/SearchQA-v0 --episodes 20 --out flaws.jsonl
+
+  reagent judge-data --env reagent/TextCraft-v0 --episodes 20 --out world.jsonl
 
   reagent judge-data --split test --kinds skipped_hop,unit_slip --out test.jsonl
 
@@ -30,7 +44,7 @@ or its clean partner, which shares its pair_id. docs/judge-eval.md lists the kin
 
 
 def judge_data(
-    env: Annotated[str, typer.Option(help="An environment id, or all.")] = "all",
+    env: Annotated[str, typer.Option(help=ENV_HELP)] = "all",
     episodes: Annotated[int, typer.Option(min=1, help="Tasks of each environment.")] = 50,
     out: Annotated[Path, typer.Option(help="The JSONL file to write.")] = Path("judge_data.jsonl"),
     split: Annotated[str, typer.Option(help="train | validation | test")] = "train",
@@ -74,13 +88,12 @@ def planted(
     sandbox: str,
     console: Console,
 ) -> list[PlantedRecord]:
-    """The records of one environment, or of all that have an expert; shows progress."""
-    from reagent_env.agents.expert import SOLVERS
+    """The records of one environment, or of all five task sets of tools; shows progress."""
     from reagent_env.agents.judge_data.planting import plant
     from reagent_env.cli.progress import progress_bar
 
     records: list[PlantedRecord] = []
-    for env_id in SOLVERS if env == "all" else [env]:
+    for env_id in ALL if env == "all" else [env]:
         with progress_bar(console, f"planting in {env_id}", episodes) as advance:
             records += plant(
                 env_id,

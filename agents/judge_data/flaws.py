@@ -16,9 +16,11 @@ class Plant:
     at: int
     """Turns shared with the clean run."""
     policy: Policy
-    """Its first move is the flawed one; then it goes on."""
+    """After ``lead`` moves comes the flawed one; then it goes on."""
     shift: int = 0
     """Turns that it is expected to take more (or fewer) than the clean run."""
+    lead: int = 0
+    """Moves of ``policy`` before the flawed one, where a flaw needs something to be a flaw about."""
 
 
 Planter = Callable[[CleanRun, CleanRun, random.Random], Plant | None]
@@ -57,7 +59,7 @@ def ordinal(turn: int) -> str:
 
 
 def flaw_kinds() -> dict[str, FlawKind]:
-    """Every kind by name."""
+    """Every kind by name, as it is planted where questions are asked of tools."""
     from reagent_env.agents.judge_data import flaws_answers, flaws_calls, flaws_values
 
     kinds = (*flaws_calls.KINDS, *flaws_values.KINDS, *flaws_answers.KINDS)

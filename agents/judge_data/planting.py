@@ -1,9 +1,9 @@
 """Makes pairs of a flawed and a clean trajectory, re-executed, balanced in length and in outcome.
 
 The balance: a flawed trajectory takes one turn fewer, as many, or one more than its partner, each a
-third of the time, by harmless second looks in the shorter; and some pairs are graded by a
-wrong recorded answer (as real tasks now and then are), so that clean work fails and flawed work
-passes. Such records say so in ``label``.
+third of the time, by harmless second looks in the shorter; and some pairs with an answer are
+graded by a wrong recorded one (as real tasks now and then are), so that clean work fails and
+flawed work passes. Such records say so in ``label``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import gymnasium
 
 from reagent_env.agents.expert import solver_of
-from reagent_env.agents.judge_data.benign import TWINS, second_looks, twin_is_true
+from reagent_env.agents.judge_data.benign import TWINS
 from reagent_env.agents.judge_data.flaws import (
     CLEAN_CRITIQUE,
     CLEAN_TARGET,
@@ -28,22 +28,11 @@ from reagent_env.agents.judge_data.flaws import (
     flaw_kinds,
     ordinal,
 )
-from reagent_env.agents.judge_data.flaws_answers import is_number
-from reagent_env.agents.judge_data.flaws_calls import perturbed
-from reagent_env.agents.judge_data.playing import (
-    CleanRun,
-    Policy,
-    clean_run,
-    play,
-    resume,
-    stands_in,
-)
+from reagent_env.agents.judge_data.grounds import Ground, ground_of
+from reagent_env.agents.judge_data.playing import CleanRun, expert_run, play
 from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord
 from reagent_env.agents.judge_data.voice import Voice
 from reagent_env.env import ToolUseEnv
-from reagent_env.errors import GraderError
-from reagent_env.graders import grade
-from reagent_env.task import Task
 from reagent_env.task_sets.phrasing import stable_random
 from reagent_env.trajectory import Trajectory
 
@@ -81,9 +70,10 @@ def plant(
         on_task: Called after each task.
 
     Raises:
-        ValueError: an unknown kind, or an environment without an expert.
+        ValueError: an unknown kind, none that fits the environment, an environment without an
+            expert, or a world in which nobody has said how to do wrong.
     """
-    flaws, twins = chosen_kinds(kinds)
+    chosen_kinds(kinds)
     solver = solver_of(env_id)
     options: dict[str, Any] = {"split": split, "disable_env_checker": True}
     if gymnasium.spec(env_id).kwargs.get("sandbox") is not None:
@@ -92,16 +82,18 @@ def plant(
     try:
         env = made.unwrapped
         assert isinstance(env, ToolUseEnv)
+        ground = ground_of(env)
+        flaws, twins = _fitting(ground, kinds, env_id)
         order = list(range(len(env.tasks)))
         stable_random("judge data", env_id, split, seed).shuffle(order)
-        work = _Planter(env, flaws, twins, seed)
+        work = _Planter(env, ground, flaws, twins, seed)
         records: list[PlantedRecord] = []
         solved: list[CleanRun] = []
         for index in order:
             if len(solved) > episodes:
                 break
-            run = clean_run(env, env.tasks[index], solver)
-            if run is not None:
+            run = expert_run(env, env.tasks[index], solver)
+            if run.length > 1 and ground.clean(run.trajectory):
                 solved.append(run)
         for position, run in enumerate(solved[:episodes]):
             other = solved[(position + 1) % len(solved)]
@@ -126,11 +118,24 @@ def chosen_kinds(kinds: Sequence[str] | None) -> tuple[list[FlawKind], list[str]
     return [known[k] for k in kinds if k in known], [k for k in kinds if k in TWINS]
 
 
+def _fitting(
+    ground: Ground, kinds: Sequence[str] | None, env_id: str
+) -> tuple[list[FlawKind], list[str]]:
+    """Those of the kinds that can be planted here."""
+    flaws = [kind for kind in ground.kinds if kinds is None or kind.name in kinds]
+    twins = [name for name in ground.twins if kinds is None or name in kinds]
+    if not flaws and not twins:
+        known = ", ".join([*(kind.name for kind in ground.kinds), *ground.twins])
+        raise ValueError(f"None of {', '.join(kinds or ())} fits {env_id}; there fit: {known}.")
+    return flaws, twins
+
+
 @dataclass
 class _Planter:
     """Counts what was planted, so that kinds, lengths and labels stay in balance."""
 
     env: ToolUseEnv
+    ground: Ground
     flaws: list[FlawKind]
     twins: list[str]
     seed: int
@@ -175,20 +180,18 @@ class _Planter:
         flawed, _ = play(
             self.env,
             run.task,
-            _flawed_policy(run, prepared, max(0, wanted) + both, place),
+            self.ground.flawed(run, prepared, max(0, wanted) + both, place),
             voice,
         )
-        clean, _ = play(self.env, run.task, _padded(run, max(0, -wanted) + both), voice)
-        given = flawed.attempts[-1].final_answer or ""
-        crashed = given == "unknown" or "Error" in given  # the expert's script gave up
-        if flawed.stop_reason != "answered" or crashed or clean.outcome != 1.0:
-            return None
-        if kind.unseen and stands_in(given, "\n".join(t.observation for t in flawed.turns)):
+        clean, _ = play(self.env, run.task, self.ground.padded(run, max(0, -wanted) + both), voice)
+        if not self.ground.clean(clean) or not place:
             return None
         turn = place[0]
-        label, task = _label(LABELS[number % len(LABELS)], run, other, flawed, rng)
+        if not self.ground.shows(run, kind, flawed, turn):
+            return None
         diverges = _first_difference(flawed, clean)
-        flawed, clean = _graded(flawed, task), _graded(clean, task)
+        wanted_label = LABELS[number % len(LABELS)]
+        label, flawed, clean = self.ground.labelled(wanted_label, run, other, (flawed, clean), rng)
         pair_id = f"{run.task.id}-{kind.name}"
         turns = len(flawed.turns)
         targets = (CLEAN_TARGET,) * turn + (kind.target,) * (turns - turn)
@@ -213,14 +216,14 @@ class _Planter:
     def _benign_pair(
         self, run: CleanRun, name: str, rng: random.Random
     ) -> list[PlantedRecord] | None:
-        prepared = TWINS[name](run, rng)
+        prepared = self.ground.twins[name](run, rng)
         if prepared is None:
             return None
         diverges, policy = prepared
         salt = "other words" if name == "rephrased" else ""
         voice = Voice(self.env.tool_format, run.task.question, salt)
         twin, steps = play(self.env, run.task, policy, voice)
-        if twin.outcome != 1.0 or not twin_is_true(run, steps):
+        if not self.ground.same(run, twin, steps):
             return None
         pair_id = f"{run.task.id}-{name}"
         split = run.task.split
@@ -255,90 +258,3 @@ def _clean_record(trajectory: Trajectory, pair_id: str, split: str, label: str) 
         split=split,
         label=label,
     )
-
-
-def _flawed_policy(run: CleanRun, prepared: Plant, looks: int, place: list[int]) -> Policy:
-    """The shared beginning, the flaw, the rest; ``looks`` second looks before the answer.
-
-    Writes the flawed turn's index into ``place``.
-    """
-    history: list[Any] = []
-    for step in run.steps[: prepared.at]:
-        results = yield dataclasses.replace(step.move, written=step.completion)
-        history.append((step.move.calls, tuple(results)))
-    move = next(prepared.policy)
-    first = True
-    while True:
-        if move.final:
-            yield from _looks(run, history, looks)
-        if first:
-            place.append(len(history))
-            first = False
-        results = yield move
-        history.append((move.calls, tuple(results)))
-        try:
-            move = prepared.policy.send(results)
-        except StopIteration:
-            return
-
-
-def _padded(run: CleanRun, looks: int) -> Policy:
-    """The clean run with ``looks`` second looks before its answer."""
-    history: list[Any] = []
-    for move in resume(run, 0):
-        if move.final:
-            yield from _looks(run, history, looks)
-        results = yield move
-        history.append((move.calls, tuple(results)))
-
-
-def _looks(run: CleanRun, history: list[Any], count: int) -> Policy:
-    """Up to ``count`` second looks; they become part of ``history``."""
-    for _ in range(count):
-        look = next(second_looks(run.task.question, run.tools, history), None)
-        if look is None:
-            return
-        results = yield look
-        history.append((look.calls, tuple(results)))
-
-
-def _label(
-    wanted: str, run: CleanRun, other: CleanRun, flawed: Trajectory, rng: random.Random
-) -> tuple[str, Task]:
-    """The task as recorded: with its own answer, or a wrong one as ``wanted`` says, where it can."""
-    given = flawed.attempts[-1].final_answer or ""
-    if not isinstance(run.task.answer, str | int | float):
-        return "as_is", run.task  # lists and the like: a grader would refuse a text in their place
-    if wanted == "lucky" and flawed.outcome == 0.0:
-        task = _mislabelled(run.task, given)
-        if _grades(task, given, run.answer) == (1.0, 0.0):
-            return wanted, task
-    if wanted == "unlucky":
-        counted = any(char.isdigit() for char in run.answer)
-        strange = perturbed(run.answer, rng) if counted else other.answer
-        task = _mislabelled(run.task, strange)
-        if _grades(task, given, run.answer) == (0.0, 0.0):
-            return wanted, task
-    return "as_is", run.task
-
-
-def _grades(task: Task, *answers: str) -> tuple[float, ...] | None:
-    try:
-        return tuple(grade(task, answer) for answer in answers)
-    except GraderError:
-        return None  # the made-up answer is none that this grader could be given
-
-
-def _mislabelled(task: Task, answer: str) -> Task:
-    return dataclasses.replace(
-        task, answer=answer.replace(",", "") if is_number(answer) else answer
-    )
-
-
-def _graded(trajectory: Trajectory, task: Task) -> Trajectory:
-    """The record as it had been under ``task``, which differs in its recorded answer only."""
-    attempt = trajectory.attempts[-1]
-    outcome = grade(task, attempt.final_answer)
-    last = dataclasses.replace(attempt.turns[-1], reward=outcome)
-    attempt = dataclasses.replace(attempt, outcome=outcome, turns=(*attempt.turns[:-1], last))
-    return dataclasses.replace(trajectory, task=task, attempts=(*trajectory.attempts[:-1], attempt))

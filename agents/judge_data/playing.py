@@ -41,6 +41,8 @@ class CleanRun:
     steps: tuple[Step, ...]
     solver: Solver
     tools: tuple[str, ...]
+    told: str = ""
+    """What the policy was given to do: in a world, with its opening."""
 
     @property
     def length(self) -> int:
@@ -49,10 +51,8 @@ class CleanRun:
 
     @property
     def answer(self) -> str:
-        """The final answer that the expert gave."""
-        answer = self.steps[-1].move.answer
-        assert answer is not None
-        return answer
+        """The final answer that the expert gave; empty in a world, which it ends by acting."""
+        return self.steps[-1].move.answer or ""
 
     def seen(self, before: int) -> str:
         """All results of the turns before ``before``, as one text."""
@@ -60,7 +60,7 @@ class CleanRun:
 
     def call_turns(self) -> range:
         """Indices of the turns with calls."""
-        return range(self.length - 1)
+        return range(self.length - bool(self.steps[-1].move.final))
 
 
 def solve_on(run: CleanRun, turn: int, seen: Sequence[str]) -> Policy:
@@ -133,13 +133,13 @@ def without_clock(trajectory: Trajectory) -> Trajectory:
     )
 
 
-def clean_run(env: ToolUseEnv, task: Task, solver: Solver) -> CleanRun | None:
-    """The expert's run of ``task`` with thoughts, or None where the expert doesn't solve it."""
+def expert_run(env: ToolUseEnv, task: Task, solver: Solver) -> CleanRun:
+    """The expert's run of ``task`` with thoughts, whether or not it solves it."""
+    _, info = env.reset(options={"task": task})
+    told = str(info["messages"][-1]["content"])
     voice = Voice(env.tool_format, task.question)
-    trajectory, steps = play(env, task, clean_moves(solver, task.question), voice)
-    if trajectory.outcome != 1.0 or trajectory.stop_reason != "answered" or len(steps) < 2:
-        return None
-    return CleanRun(task, trajectory, tuple(steps), solver, tuple(env.tools))
+    trajectory, steps = play(env, task, clean_moves(solver, told), voice)
+    return CleanRun(task, trajectory, tuple(steps), solver, tuple(env.tools), told)
 
 
 # What a run has seen ------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ class Move:
     """How to spoil the text of the call, one of :data:`BREAKS`."""
     belief: str | None = None
     """What the agent takes the last result to say, where that isn't what it says."""
+    stated: bool = False
+    """Whether the thought is sure to say so."""
 
     @property
     def final(self) -> bool:
@@ -71,6 +73,18 @@ _OPENINGS: dict[str, tuple[str, ...]] = {
         "Read {what} first.",
         "Let me see {what}.",
     ),
+    "sql": (
+        "I ask the database.",
+        "A query can tell.",
+        "Let me query that.",
+        "The tables should say.",
+    ),
+    "act": (
+        "Next: {what}.",
+        "I do this: {what}.",
+        "Now {what}.",
+        "{what} comes next.",
+    ),
     "": ("Let me try this.", "I go on with this.", "Next step.", "Now this."),
     "answer": (
         "That settles it.",
@@ -80,6 +94,8 @@ _OPENINGS: dict[str, tuple[str, ...]] = {
         "Done.",
     ),
 }
+_BESIDE = re.compile(r"Available actions: |\(\d+ rows(?:, and more)?\)$")
+"""Lines below what was asked for."""
 _LINKS = ("So far: {seen}", "The last result: {seen}", "Seen: {seen}", "It says: {seen}")
 
 
@@ -116,7 +132,7 @@ class Voice:
         opening = pool[int(place * len(pool))]
         what = _object_of(move.calls[0][1]) if move.calls else ""
         parts = [opening.replace("{what}", what)]
-        if seen and chance < 0.5:
+        if seen and (chance < 0.5 or move.stated):
             parts.insert(0, link.replace("{seen}", excerpt(seen)))
         return f"<think>\n{' '.join(parts)}\n</think>"
 
@@ -127,6 +143,7 @@ def excerpt(seen: str) -> str:
     if hit:
         return f"{hit[1]}: {hit[2][:160]}"
     lines = [line.strip() for line in seen.splitlines() if line.strip()]
+    lines = [line for line in lines if not _BESIDE.match(line)] or lines
     return lines[-1][:160] if lines else "nothing"
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reagent_env.agents.judge_data.cli import ENV_HELP
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -44,7 +46,7 @@ def judge_eval(
         str,
         typer.Option(help="rubric | tiny-rrm | noise | URL#model | a folder | module:object"),
     ],
-    env: Annotated[str, typer.Option(help="An environment id, or all.")] = "all",
+    env: Annotated[str, typer.Option(help=ENV_HELP)] = "all",
     episodes: Annotated[int, typer.Option(min=1, help="Tasks of each environment.")] = 40,
     data: Annotated[
         Path | None,
