@@ -156,7 +156,7 @@ def _talk(path: Path) -> float:
 
 def _curve(lines: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"success": [float(line[names.SUCCESS]) for line in lines]}
-    found["turns"] = [float(line[names.TURNS]) for line in lines]
+    found["turns"] = [float(line.get(names.TURNS) or 0.0) for line in lines]
     for axis in AXES:
         values = [float(line.get(axis) or 0.0) for line in lines]
         found[axis] = values if axis == names.SECONDS else np.cumsum(values).tolist()
