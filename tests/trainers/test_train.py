@@ -132,6 +132,27 @@ def test_every_way_of_training_changes_the_weights(
         assert not same(weights(run, 1), changed) or settings.get("mask_token_limit")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "attempts"), [("outcome", 1), ("reagent-r", 1), ("reagent-u", 2)]
+)
+def test_a_schedule_limits_every_attempt_of_every_recipe(
+    run_recipe: Any, recipe: str, attempts: int
+) -> None:
+    _, run = run_recipe(
+        recipe,
+        env="toy_tasks:toy/Endless-v0",
+        schedule="1>3@1",
+        max_tokens=4,
+        eval_every=0,
+        held_out_episodes=0,
+        deterministic=True,
+    )
+    for update, limit in ((1, 1), (2, 3)):
+        kept = list(read_trajectories(run / "trajectories" / f"{update:06d}.jsonl"))
+        turns = [[len(attempt.turns) for attempt in one.attempts] for one in kept]
+        assert turns == [[limit] * attempts] * 4
+
+
 def test_dynamic_sampling_looks_for_other_groups(run_recipe: Any) -> None:
     _, run = run_recipe("outcome", env=SUMS, dynamic_sampling=True, updates=1)
     [line] = read_metrics(run)  # all wrong: none tells its rollouts apart

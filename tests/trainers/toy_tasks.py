@@ -12,6 +12,7 @@ import gymnasium
 from reagent_env import Task, ToolUseEnv
 from reagent_env.errors import ToolBackendError
 from reagent_env.testing import add, addition_tasks
+from reagent_env.trajectory import ToolCall
 
 
 class Sums(ToolUseEnv):
@@ -74,6 +75,19 @@ class Waiting(ToolUseEnv):
         return super()._answer(episode, action, text)
 
 
+class Endless(ToolUseEnv):
+    """Whatever is said adds 1 and 1: the limit of turns alone ends an attempt."""
+
+    def __init__(self, max_turns: int = 5) -> None:
+        super().__init__(
+            tasks=addition_tasks(8), tools=[add], max_turns=max_turns, system_prompt=""
+        )
+
+    def _answer(self, episode: Any, action: str, text: str) -> Any:
+        return self._act(episode, action, (ToolCall("add", {"a": 1, "b": 1}),))
+
+
+gymnasium.register("toy/Endless-v0", entry_point=Endless)
 gymnasium.register("toy/Waiting-v0", entry_point=Waiting)
 gymnasium.register("toy/Few-v0", entry_point=Few)
 gymnasium.register("toy/Sums-v0", entry_point=Sums)
