@@ -67,6 +67,10 @@ class Script:
     credit: str = "trajectory"
     when: str = "end"
     attempts: int = 1
+    spoiled: bool = False
+    """True if a call of it finds its infrastructure gone, which masks the episode."""
+    tool_names: frozenset[str] = frozenset({"balance", "add", "audit"})
+    """The environment's tools."""
 
     @property
     def reward(self) -> dict[str, Any]:
@@ -93,7 +97,7 @@ class Script:
         return all(
             (turn.text is None or "<tool_call>" not in turn.text)
             and len(turn.calls) <= 1
-            and all(call.name in ("balance", "add", "audit") for call in turn.calls)
+            and all(call.name in self.tool_names for call in turn.calls)
             for turn in self.turns
         )
 
@@ -113,7 +117,7 @@ class Seen:
 
     prompt: str | None = None
     """The task as the policy first reads it: ``reset()``'s observation, or its last message where the
-    library takes chat messages (then compare by ``in``)."""
+    library takes chat messages: its end is compared."""
     observations: tuple[str, ...] | None = None
     """What followed each turn but the last one."""
     rewards: tuple[float, ...] | None = None
@@ -225,7 +229,7 @@ def differences(expected: Seen, seen: Seen, unseen: frozenset[str] = frozenset()
     found = []
     for name in sorted(FIELDS - unseen):
         wanted, got = getattr(expected, name), getattr(seen, name)
-        if name == "prompt" and got is not None and got in wanted and got.strip():
+        if name == "prompt" and got and got.strip() and wanted.endswith(got):
             continue
         if not _alike(wanted, got):
             found.append(f"{name}: bare {wanted!r}, through the library {got!r}")
@@ -260,7 +264,8 @@ def scripts(count: int = EPISODES, seed: int = 0) -> Iterator[Script]:
         turns: list[ScriptedTurn] = []
         for _ in range(reward.get("attempts", 1)):
             turns += _attempt(draw, str(tasks[task].answer))
-        yield Script(number, tuple(turns), task, **reward)
+        spoiled = any(call.arguments.get("year") == 1066 for one in turns for call in one.calls)
+        yield Script(number, tuple(turns), task, spoiled=spoiled, **reward)
 
 
 def _attempt(draw: random.Random, answer: str) -> list[ScriptedTurn]:
@@ -306,35 +311,44 @@ class ConformanceSuite:
     """Inherit in a test file of a plug-in, give :meth:`driver`, and pytest compares 200 episodes.
 
     With ``REAGENT_PLUGINS_OUT`` set to a folder, the count of differences is left there for the
-    table that ``make plugins`` writes.
+    table that ``make plugins`` writes. Scripts of other environments: :meth:`scripts`.
     """
+
+    episodes = EPISODES
+    """How many."""
+    noted = True
+    """Whether the count goes to the table."""
 
     def driver(self) -> Driver:
         """The driver under test."""
         raise NotImplementedError("Return your Driver from driver(self).")
 
-    def test_200_episodes_look_the_same_through_the_library(self) -> None:
+    def scripts(self, count: int, seed: int) -> Iterator[Script]:
+        """``count`` episodes; another seed is another lot."""
+        return scripts(count, seed)
+
+    def test_the_episodes_look_the_same_through_the_library(self) -> None:
         """Zero differences, over scripts that the library can play."""
         driver = self.driver()
-        played = list(_playable(driver))
+        played = list(self._playable(driver))
         found = [
             f"script {script.number}: {line}"
             for script in played
             for line in differences(play_bare(script), driver.play(script), driver.unseen)
         ]
-        _note(driver, len(played), len(found))
-        assert len(played) == EPISODES
+        if self.noted:
+            _note(driver, len(played), len(found))
+        assert len(played) == self.episodes
         assert not found, "\n".join(found[:20])
 
-
-def _playable(driver: Driver) -> Iterator[Script]:
-    found, batch = 0, 0
-    while found < EPISODES and batch < 50:
-        for script in scripts(EPISODES, seed=batch):
-            if found < EPISODES and driver.can_play(script):
-                found += 1
-                yield script
-        batch += 1
+    def _playable(self, driver: Driver) -> Iterator[Script]:
+        found, batch = 0, 0
+        while found < self.episodes and batch < 50:
+            for script in self.scripts(self.episodes, batch):
+                if found < self.episodes and driver.can_play(script):
+                    found += 1
+                    yield script
+            batch += 1
 
 
 def _note(driver: Driver, played: int, found: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,12 +117,19 @@ def _once(texts: Sequence[str], find: Callable[[str], tuple[str, ...]]) -> list[
 # Whatever the tools are ---------------------------------------------------------------------------
 
 
+PER_TOOL, ANSWERS, CLOSED = 6, 8, 32
+"""Slots: of a tool whose arguments are read from texts; of answers; the most of a tool whose calls are
+all known beforehand."""
+
+
 def proposed_calls(view: MenuView) -> list[Choice | None]:
     """A menu for any environment: calls its schemas allow on what was read, then answers from it.
 
-    Slots are regions that keep their meaning: six a tool (by schema: an ``enum``'s values, names,
-    numbers or addresses that stand in the question or the last observation), then eight answers.
-    An environment that lists its own actions (``info["available_actions"]``) is taken at its word.
+    Slots are regions that keep their meaning, tool by tool, then eight answers. A tool that takes no
+    argument, or only such as have few values (``enum``, booleans), has a slot for each of its calls, at
+    each step. Any other has six, of names, numbers or addresses that stand in the question or in
+    what was read, calls not made yet first. Optional arguments are left out. An environment that
+    lists its own actions (``info["available_actions"]``) is taken at its word.
     """
     listed = view.info.get("available_actions")
     if isinstance(listed, Sequence) and not isinstance(listed, str):
@@ -129,9 +137,49 @@ def proposed_calls(view: MenuView) -> list[Choice | None]:
     texts = [*view.read[:6], view.question]
     slots: list[Choice | None] = []
     for tool in view.tools:
-        calls = list(itertools.islice(_calls(view, tool["function"], texts), 6))
-        slots += [*calls, *[None] * (6 - len(calls))]
-    return slots + answer_candidates(view, view.results, 8)
+        function, width = tool["function"], _width(tool["function"])
+        calls = list(itertools.islice(_calls(view, function, texts), 64))
+        if not _closed(function["parameters"]):
+            calls.sort(key=lambda choice: choice.completion in view.chosen)
+        slots += [*calls[:width], *[None] * (width - len(calls))]
+    return slots + answer_candidates(view, view.results, ANSWERS)
+
+
+def proposed_size(tools: Sequence[Mapping[str, Any]]) -> int:
+    """How many slots :func:`proposed_calls` fills for an environment of these schemas."""
+    return sum(_width(tool["function"]) for tool in tools) + ANSWERS
+
+
+def _width(function: Mapping[str, Any]) -> int:
+    """Slots of a tool."""
+    schema = function["parameters"]
+    if not _closed(schema):
+        return PER_TOOL
+    properties, shapes = schema.get("properties", {}), schema.get("$defs", {})
+    wanted = schema.get("required", ())
+    counts = [len(_values(name, properties[name], (), shapes)) for name in wanted]
+    return min(math.prod(counts), CLOSED)
+
+
+def _closed(schema: Mapping[str, Any]) -> bool:
+    """Whether every call of a tool can be listed from its schema alone."""
+    properties, shapes = schema.get("properties", {}), schema.get("$defs", {})
+    return all(_few(properties[name], shapes) for name in schema.get("required", ()))
+
+
+def _few(schema: Mapping[str, Any], shapes: Mapping[str, Any]) -> bool:
+    schema = _resolved(schema, shapes)
+    parts = schema.get("anyOf") or schema.get("oneOf")
+    if parts:
+        return all(_few(part, shapes) for part in parts)
+    return "enum" in schema or "const" in schema or schema.get("type") in ("boolean", "null")
+
+
+def _resolved(schema: Mapping[str, Any], shapes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a ``$ref`` into the tool's own shapes stands for."""
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    found: Mapping[str, Any] = shapes.get(name, schema)
+    return found
 
 
 def _listed(view: MenuView, listed: Sequence[Any]) -> list[Choice | None]:
@@ -151,15 +199,12 @@ def _listed(view: MenuView, listed: Sequence[Any]) -> list[Choice | None]:
 
 def _calls(view: MenuView, function: Mapping[str, Any], texts: Sequence[str]) -> Any:
     schema = function["parameters"]
-    wanted = schema.get("required", [])
-    pools = [_values(name, schema["properties"][name], texts) for name in wanted if name != "code"]
-    if len(pools) < len(wanted):
+    wanted, shapes = schema.get("required", []), schema.get("$defs", {})
+    if "code" in wanted:
         return  # a program is nothing to be picked from a text
-    chosen = set(view.chosen)
+    pools = [_values(name, schema["properties"][name], texts, shapes) for name in wanted]
     for values in _together(pools):
-        choice = view.call(function["name"], dict(zip(wanted, values, strict=True)))
-        if choice.completion not in chosen:
-            yield choice
+        yield view.call(function["name"], dict(zip(wanted, values, strict=True)))
 
 
 def _together(pools: Sequence[Sequence[Any]]) -> Any:
@@ -169,11 +214,27 @@ def _together(pools: Sequence[Sequence[Any]]) -> Any:
     return sorted(first, key=lambda values: len(set(map(repr, values))) < len(values))
 
 
-def _values(name: str, schema: Mapping[str, Any], texts: Sequence[str]) -> list[Any]:
-    """Values of a parameter that stand in what was read."""
+def _values(
+    name: str,
+    schema: Mapping[str, Any],
+    texts: Sequence[str],
+    shapes: Mapping[str, Any],
+    depth: int = 0,
+) -> list[Any]:
+    """Values of a parameter: those that its schema lists, or that stand in what was read."""
+    schema = _resolved(schema, shapes)
+    parts = schema.get("anyOf") or schema.get("oneOf")
+    if depth > 4:
+        return []  # a shape that holds itself
+    if parts:
+        return [value for part in parts for value in _values(name, part, texts, shapes, depth + 1)]
     if "enum" in schema:
         return list(schema["enum"])
+    if "const" in schema:
+        return [schema["const"]]
     kind = schema.get("type")
+    if kind == "null":
+        return [None]
     if kind == "boolean":
         return [True, False]
     if kind in ("integer", "number"):
@@ -183,7 +244,13 @@ def _values(name: str, schema: Mapping[str, Any], texts: Sequence[str]) -> list[
             return [int(number) for number in plain if "." not in number][:8]
         return [float(number) for number in plain][:8]
     if kind == "array":
-        return [[value] for value in _values(name, schema.get("items", {}), texts)]
+        return [
+            [value] for value in _values(name, schema.get("items", {}), texts, shapes, depth + 1)
+        ]
+    if kind == "object":
+        inside, wanted = schema.get("properties", {}), schema.get("required", [])
+        pools = [_values(one, inside[one], texts, shapes, depth + 1) for one in wanted]
+        return [dict(zip(wanted, values, strict=True)) for values in _together(pools)[:8]]
     if kind == "string":
         addresses = _once(texts, _addresses_in)
         if "url" in name:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, Union
 
 from reagent_env.tool_formats import get_tool_format
 from reagent_env.trajectory import ToolCall
@@ -28,13 +28,12 @@ __all__ = ["RemoteEnvironment", "make_trl_factory"]
 OVER = "The task is over. Nothing more is to be done."
 RECORDED = "The answer was recorded. Nothing more is to be done."
 _TAKEN = ("reset", "get_reward", "submit_answer", "step", "state", "close")
-_TYPES: dict[str, type] = {
+_TYPES: dict[str, Any] = {
     "string": str,
     "integer": int,
     "number": float,
     "boolean": bool,
-    "array": list,
-    "object": dict,
+    "null": type(None),
 }
 
 
@@ -152,9 +151,7 @@ def _tool_method(described: Mapping[str, Any]) -> Callable[..., str]:
     lines = [str(described.get("description") or name), "", "Args:"]
     properties = dict(schema.get("properties", {}))
     for one, about in sorted(properties.items(), key=lambda item: item[0] not in required):
-        kind: Any = _TYPES.get(str(about.get("type")), str)
-        if kind is list:
-            kind = list[_TYPES.get(str(about.get("items", {}).get("type")), str)]  # type: ignore[misc]
+        kind = hint_of(about, schema.get("$defs", {}))
         default = inspect.Parameter.empty if one in required else about.get("default")
         annotations[one] = kind
         parameters.append(
@@ -164,8 +161,7 @@ def _tool_method(described: Mapping[str, Any]) -> Callable[..., str]:
         lines.append(f"    {one}: {said}")
 
     def call(self: RemoteEnvironment, **arguments: Any) -> str:
-        given = {one: value for one, value in arguments.items() if value is not None}
-        return self._call(name, given)
+        return self._call(name, arguments)
 
     described_call: Any = call
     described_call.__name__ = described_call.__qualname__ = name
@@ -173,3 +169,27 @@ def _tool_method(described: Mapping[str, Any]) -> Callable[..., str]:
     described_call.__signature__ = inspect.Signature(parameters, return_annotation=str)
     described_call.__annotations__ = annotations
     return call
+
+
+def hint_of(schema: Mapping[str, Any], shapes: Mapping[str, Any]) -> Any:
+    """The type hint of which transformers makes this schema again, as far as it can.
+
+    An object with fields of its own is shown as an object: hints have no room for the fields.
+
+    Args:
+        schema: Of a parameter.
+        shapes: ``$defs`` of the tool.
+    """
+    schema = shapes.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    parts = schema.get("anyOf") or schema.get("oneOf")
+    if parts:
+        return Union[tuple(hint_of(part, shapes) for part in parts)]  # noqa: UP007
+    if "enum" in schema or "const" in schema:
+        return Literal[tuple(schema.get("enum", [schema.get("const")]))]
+    kind = schema.get("type")
+    if kind == "array":
+        return list[hint_of(schema.get("items", {}), shapes)]  # type: ignore[misc]
+    if kind == "object":
+        values = schema.get("additionalProperties")
+        return dict[str, hint_of(values, shapes)] if isinstance(values, Mapping) else dict  # type: ignore[misc]
+    return _TYPES.get(str(kind), str)

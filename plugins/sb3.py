@@ -19,11 +19,20 @@ from numpy.typing import NDArray
 
 from reagent_env.env import ToolUseEnv
 from reagent_env.plugins.building import EnvSource, TextEnv, build_env
-from reagent_env.plugins.menus import Choice, Menu, MenuView, menu_for
+from reagent_env.plugins.menus import (
+    Choice,
+    Menu,
+    MenuView,
+    menu_for,
+    proposed_calls,
+    proposed_size,
+)
 from reagent_env.plugins.text_features import Encoder, Vector, get_encoder, overlap, words
 from reagent_env.tool_formats import get_tool_format
 from reagent_env.trajectory import StopReason, ToolCall
 
+SIZE = 16
+"""Slots of a menu unless it wants more."""
 SLOT_FEATURES = 4
 """A slot's features: is it filled, overlap with the question, with the last observation, was it chosen."""
 
@@ -42,7 +51,7 @@ class ActionMenu(gymnasium.Wrapper[str, np.int64, str, str], RecordConstructorAr
     """
 
     def __init__(
-        self, env: TextEnv, menu: Menu | Sequence[str] | None = None, size: int = 16
+        self, env: TextEnv, menu: Menu | Sequence[str] | None = None, size: int | None = None
     ) -> None:
         """Wrap ``env``.
 
@@ -50,14 +59,15 @@ class ActionMenu(gymnasium.Wrapper[str, np.int64, str, str], RecordConstructorAr
             env: An environment of texts.
             menu: From what was read to choices; or a fixed list of completions; by default the
                 menu of the environment's id, else :func:`~reagent_env.plugins.menus.proposed_calls`.
-            size: Slots. What a menu offers beyond them is cut off.
+            size: Slots; what a menu offers beyond them is cut off. By default 16, or as many as a fixed
+                list or the tools' proposed calls want.
 
         Raises:
             ValueError: ``size`` is below 1.
         """
         RecordConstructorArgs.__init__(self, menu=menu, size=size, _disable_deepcopy=True)
         gymnasium.Wrapper.__init__(self, env)
-        if size < 1:
+        if size is not None and size < 1:
             raise ValueError(f"size must be at least 1, got {size!r}.")
         inner = env.unwrapped
         self._tool_use = inner if isinstance(inner, ToolUseEnv) else None
@@ -71,8 +81,11 @@ class ActionMenu(gymnasium.Wrapper[str, np.int64, str, str], RecordConstructorAr
         else:
             fixed = tuple(menu)
             self.menu = lambda view: fixed
-        self.size = size
-        self.action_space = spaces.Discrete(size)
+            size = max(SIZE, len(fixed)) if size is None else size
+        if size is None and self.menu is proposed_calls and self._tool_use is not None:
+            size = max(SIZE, proposed_size([one.schema for one in self._tool_use.tools.values()]))
+        self.size = SIZE if size is None else size
+        self.action_space = spaces.Discrete(self.size)
         self.empty_slot = self.tool_format.render_calls([ToolCall("empty_slot", {})])
         """The completion that an empty slot stands for."""
         self.choices: list[Choice | None] = []
@@ -261,7 +274,7 @@ class SplitAttempts(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs
         if not (terminated or truncated) and info.get("attempt_ended"):
             begun = {"task_id": info["task_id"], "turn": 0, "attempt": info["attempt"] + 1}
             self._next = (observation, {**self._opening, **begun})
-            terminated = info["stop_reason"] == StopReason.ANSWERED
+            terminated = info["stop_reason"] in (StopReason.ANSWERED, StopReason.FINISHED)
             truncated = not terminated
         return observation, reward, terminated, truncated, info
 
@@ -290,7 +303,7 @@ def make_sb3_env(
     source: EnvSource,
     *,
     menu: Menu | Sequence[str] | None = None,
-    size: int = 16,
+    size: int | None = None,
     encoder: str | Encoder = "hash",
     dim: int = 64,
     limit_is_end: bool = True,
@@ -306,7 +319,7 @@ def make_sb3_env(
     Args:
         source: A registered id, an environment, or a function that makes one.
         menu: As in :class:`ActionMenu`.
-        size: Slots of the menu.
+        size: As in :class:`ActionMenu`.
         encoder: As in :class:`Featurize`.
         dim: As in :class:`Featurize`.
         limit_is_end: As in :class:`LimitIsEnd`; False keeps Gymnasium's ``truncated``.

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reagent_env.env import ToolUseEnv
 from reagent_env.plugins.building import EnvSource, TextEnv, build_env
 from reagent_env.plugins.trl_environment import (
     ANSWERS,
@@ -186,8 +187,8 @@ class EnvironmentFactory:
         env = self._make()
         rows = []
         for index in task_indices(env, count, seed):
-            if self.answer == "tool":
-                prompt = [{"role": "user", "content": ""}]  # reset() adds the question
+            if self.answer == "tool":  # reset() adds the question, the chat template the tools
+                prompt = [*_own_words(inner_env(env)), {"role": "user", "content": ""}]
             else:
                 prompt = inner_env(env).opening(inner_env(env).tasks[index])["messages"]
             rows.append({"prompt": prompt, "task": index})
@@ -243,6 +244,13 @@ def as_dataset(rows: Sequence[dict[str, Any]]) -> Any:
     except ImportError as error:
         raise ImportError("TRL's data sets need: pip install 'reagent-env[trl,train]'") from error
     return Dataset.from_list(list(rows))
+
+
+def _own_words(inner: ToolUseEnv) -> list[dict[str, Any]]:
+    """The environment's system prompt where it is its own: the format's would describe the tools twice."""
+    usual = inner.tool_format.system_prompt(list(inner.tools.values()))
+    own = inner.system_prompt.replace(usual, "").strip()
+    return [{"role": "system", "content": own}] if own else []
 
 
 def _records(

@@ -49,7 +49,8 @@ class ToolEnvironment:
         siblings.add(self)
 
     def reset(self, **row: Any) -> str | None:
-        """Begin the task that the data set's row names; the question, unless the prompt holds it.
+        """Begin the task that the data set's row names; what the policy is told of it, as far as the
+        prompt does not say so: the question, and what a simulator shows at its start.
 
         Raises:
             ValueError: the row names no task, so that the rollouts of a group would differ in theirs.
@@ -66,13 +67,13 @@ class ToolEnvironment:
         self._generation = 0
         self._ledger = Ledger("", self._weight)
         try:
-            self._env.reset(seed=row.get("seed"), options=options)
+            _, info = self._env.reset(seed=row.get("seed"), options=options)
         except INFRASTRUCTURE_ERRORS as error:
             self._ledger.fail(f"{type(error).__name__}: {error}")
             return None
         task = inner_env(self._env).trajectory.task
         self._ledger.task = task.id
-        return None if _holds(row.get("prompt"), task.question) else task.question
+        return _unsaid(str(info["messages"][-1]["content"]), task.question, row.get("prompt"))
 
     def _act(self, completion: str) -> str:
         """Step, and say what the policy reads next."""
@@ -264,14 +265,15 @@ _submit_answer.__annotations__ = {"answer": str, "return": str}  # a schema is m
 _get_reward.__name__ = "get_reward"
 
 
-def _holds(prompt: Any, question: str) -> bool:
-    """Whether the row's prompt holds the question already."""
-    if isinstance(prompt, str):
-        return question in prompt
-    if not prompt:
-        return False
-    content = prompt[-1]["content"]
-    return question in (content if isinstance(content, str) else str(content))
+def _unsaid(opening: str, question: str, prompt: Any) -> str | None:
+    """What of the opening the row's prompt does not hold: all, what follows the question, or nothing."""
+    content = prompt[-1]["content"] if prompt and not isinstance(prompt, str) else prompt or ""
+    said = content if isinstance(content, str) else str(content)
+    if opening in said:
+        return None
+    if question in said and opening.startswith(question):
+        return opening[len(question) :] or None
+    return opening
 
 
 def _unframed(env: TextEnv, observation: str, info: Mapping[str, Any]) -> str:

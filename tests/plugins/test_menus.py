@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from reagent_env.plugins.menus import (
     names_in,
     numbers_in,
     proposed_calls,
+    proposed_size,
     python_menu,
     search_menu,
 )
@@ -108,10 +110,48 @@ def test_any_tools_calls_are_proposed_from_its_schema() -> None:
     )
     slots = labels(proposed_calls(view("Add 3 and 40 for Ada.", "see wiki://Bo now", tools=tools)))
     assert slots[0:2] == ["move left", "move right"]
-    assert slots[6:8] == ["add 3.0 40.0", "add 40.0 3.0"]  # two different numbers come first
-    assert slots[12] == "open_page wiki://Bo"
-    assert slots[18:24] == [None] * 6  # no program is picked from a text
+    assert slots[2:4] == ["add 3.0 40.0", "add 40.0 3.0"]  # two different numbers come first
+    assert slots[8] == "open_page wiki://Bo"
+    assert slots[14:20] == [None] * 6  # no program is picked from a text
     assert "find ['Ada']" in slots
+    assert len(slots) == proposed_size(tools) == 2 + 4 * 6 + 8
+
+
+def test_nested_optional_and_named_shapes_are_proposed_from_what_was_read() -> None:
+    shapes = {
+        "Coin": {"enum": ["sou", "écu"], "type": "string"},
+        "Line": {
+            "type": "object",
+            "properties": {"goods": {"type": "string"}, "count": {"type": "integer"}},
+            "required": ["goods"],
+        },
+        "Knot": {
+            "type": "object",
+            "properties": {"knot": {"$ref": "#/$defs/Knot"}},
+            "required": ["knot"],
+        },
+    }
+    pay = schema(
+        "pay", coin={"$ref": "#/$defs/Coin"}, tip={"anyOf": [{"const": 1}, {"type": "null"}]}
+    )
+    buy = schema("buy", lines={"type": "array", "items": {"$ref": "#/$defs/Line"}})
+    tie = schema("tie", knot={"$ref": "#/$defs/Knot"})
+    for tool in (pay, buy, tie):
+        tool["function"]["parameters"]["$defs"] = shapes
+    slots = labels(proposed_calls(view("Buy tea of Velmora.", tools=(pay, buy, tie))))
+    assert slots[:4] == ["pay sou 1", "pay sou None", "pay écu 1", "pay écu None"]
+    assert "buy [{'goods': 'Velmora'}]" in slots[4:10]
+    assert slots[10:16] == [None] * 6  # a shape that holds itself has no end
+
+
+def test_what_a_simulator_is_told_again_can_be_told_again_and_new_searches_come_first() -> None:
+    tools = (schema("look"), schema("find", who={"type": "string"}))
+    before = view("Who is older, Ada or Bo?", tools=tools)
+    first = proposed_calls(before)
+    assert labels(first)[:3] == ["look ", "find Ada", "find Bo"]
+    chosen = tuple(one.completion for one in first[:2] if one is not None)
+    after = proposed_calls(dataclasses.replace(before, chosen=chosen))
+    assert labels(after)[:3] == ["look ", "find Bo", "find Ada"]
 
 
 def test_an_environment_that_lists_its_actions_is_taken_at_its_word() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from openenv import GenericEnvClient
@@ -15,6 +17,10 @@ from reagent_env.plugins.conformance_env import LEDGER, ScriptedJudge
 from reagent_env.plugins.openenv import make_app, make_environment_class, running
 from reagent_env.plugins.openenv_trl import make_trl_factory
 from reagent_env.testing import addition_env
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from outside_envs import BAZAAR
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # websockets' and FastAPI's
 
@@ -168,3 +174,30 @@ def test_trls_class_has_the_servers_tools_as_methods() -> None:
         assert env.get_reward() is None
         with pytest.raises(ValueError, match="neither a `task` nor a `seed`"):
             env.reset()
+
+
+def test_trls_class_shows_enums_choices_lists_and_optional_arguments_of_a_foreign_tool() -> None:
+    with running(make_app(BAZAAR)) as url:
+        made = make_trl_factory(url)
+        hints = {
+            name: getattr(made, name).__annotations__ for name in ("price", "total", "exchange")
+        }
+        assert hints["price"] == {
+            "return": str,
+            "goods": str,
+            "unit": Literal["florin", "écu"],
+            "day": str | None,
+        }
+        assert hints["total"]["lines"] == list[dict]
+        assert hints["total"]["round_to"] == Literal[0, 1, 2]
+        assert hints["exchange"]["rates"] == dict[str, float]
+        assert made.today.__annotations__ == {"return": str}
+        env = made()
+        env.reset(task=0)
+        assert "3.125 écu" in env.price(goods="saffron", unit="écu", day=None)
+        lines = [{"goods": "saffron", "count": 2}, {"goods": "绿茶", "gift": True}]
+        assert "12.50 florin" in env.total(lines=lines, coupon={"percent": 50})
+        assert "vendredi" in env.today()
+        assert env.exchange(rates={"écu": 4.5}, coins={"écu": 2}, exact=True).count("9") == 1
+        env.submit_answer(answer="25")
+        assert env.get_reward() == 1.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,10 @@ from openenv import GenericEnvClient
 
 from reagent_env.plugins.conformance import ConformanceSuite, Driver, Record, Script, Seen
 from reagent_env.plugins.openenv import make_app, running
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from outside_scripts import OutsideSuite
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -58,6 +64,17 @@ class OpenEnvDriver:
 
 
 class TestOpenEnv(ConformanceSuite):
+    @pytest.fixture(autouse=True)
+    def servers(self) -> Any:
+        self._driver = OpenEnvDriver()
+        with self._driver.open:
+            yield
+
+    def driver(self) -> Driver:
+        return self._driver
+
+
+class TestOpenEnvOutside(OutsideSuite):
     @pytest.fixture(autouse=True)
     def servers(self) -> Any:
         self._driver = OpenEnvDriver()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -27,6 +29,10 @@ from reagent_env.plugins.rllib import (
     register_rllib,
 )
 from reagent_env.testing.fakes import addition_env, addition_tasks
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from outside_scripts import OutsideSuite
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -287,5 +293,10 @@ class RLlibDriver:
 
 
 class TestRLlib(ConformanceSuite):
+    def driver(self) -> Driver:
+        return RLlibDriver()
+
+
+class TestRLlibOutside(OutsideSuite):
     def driver(self) -> Driver:
         return RLlibDriver()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -29,6 +31,10 @@ from reagent_env.plugins.sb3_masking import (
 )
 from reagent_env.testing.fakes import addition_env, addition_tasks
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from outside_envs import BAZAAR, LIFT
+
 RIGHT_OR_WRONG = [r"\boxed{1}", r"\boxed{-5}"]
 """A menu for the task "What is 0 + 1?"."""
 
@@ -52,7 +58,9 @@ def sometimes_broken(**build: Any) -> Any:
     return make_sb3_env(env, menu=[*RIGHT_OR_WRONG, CALL_BROKEN], size=3, dim=8, **build)
 
 
-@pytest.mark.parametrize("env_id", [LEDGER, "reagent/SearchQA-v0", "reagent/MiniMix-v0"])
+@pytest.mark.parametrize(
+    "env_id", [LEDGER, "reagent/SearchQA-v0", "reagent/MiniMix-v0", BAZAAR, LIFT]
+)
 @pytest.mark.filterwarnings("ignore:.*The reward is a NaN value.*", "ignore:found nan in rewards")
 def test_sb3s_own_checker_passes(env_id: str) -> None:
     env = make_sb3_env(env_id, **({"sandbox": "process"} if "MiniMix" in env_id else {}))
@@ -131,8 +139,8 @@ def test_maskable_ppo_never_takes_an_empty_slot() -> None:
     assert len(taken) == 64
     assert not [one for one in taken if "empty_slot" in one]
     masks = get_action_masks(vector)
-    assert masks.shape == (2, 16)
-    action, _ = model.predict(np.zeros((2, 81), np.float32), action_masks=masks)
+    assert masks.shape == (2, 3 * 6 + 8)  # three tools and the answers
+    action, _ = model.predict(np.zeros((2, 121), np.float32), action_masks=masks)
     assert all(masks[row, slot] for row, slot in enumerate(action))
 
 
@@ -299,3 +307,32 @@ def test_any_environment_of_texts_can_be_featurised() -> None:
     assert box.shape == (2 * 8 + 1 + 4 * 2,)
     assert env.step(0)[1] == 1.0
     assert isinstance(env, Featurize)
+
+
+def test_a_menu_of_an_unknown_environment_has_room_for_every_tool_and_the_answers() -> None:
+    env = make_sb3_env(BAZAAR, dim=8)
+    assert env.action_space == gym.spaces.Discrete(4 * 6 + 1 + 8)  # today() takes no argument
+    env.reset(seed=0, options={"task": 0})
+    slots = env.get_wrapper_attr("choices")
+    assert slots[12] is not None
+    assert "today" in slots[12].completion
+    _, _, terminated, _, info = env.step(12)
+    assert "vendredi, le 3 août" in info["text"]
+    assert not terminated
+    answers = [one for one in info["choices"][-8:] if one is not None]
+    assert answers  # something can be answered
+
+
+def test_a_simulator_is_played_to_its_end_from_its_menu_and_its_second_attempt_too() -> None:
+    env = make_sb3_env(LIFT, judge=ScriptedJudge(), attempts=2, dim=8)
+    env.reset(options={"task": 0})  # the first floor
+    for attempt in (1, 2):
+        slots = env.get_wrapper_attr("choices")
+        [up] = [n for n, one in enumerate(slots) if one and one.label == "move up"]
+        assert env.step(up)[2:4] == (False, False)
+        [door] = [n for n, one in enumerate(slots) if one and one.label.startswith("press_door")]
+        _, _, terminated, truncated, info = env.step(door)
+        assert (terminated, truncated) == (True, False)  # SB3 bootstraps over no end of the world
+        assert (info["stop_reason"], info["reward/outcome"]) == ("finished", 1.0)
+        assert info["attempt"] == attempt
+        env.reset()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from reagent_env.plugins.conformance import ConformanceSuite, Driver, Record, Script, Seen
 from reagent_env.plugins.sb3 import make_sb3_env
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from outside_scripts import OutsideSuite
 
 DIM = 32
 
@@ -60,5 +66,10 @@ class Sb3Driver:
 
 
 class TestSb3(ConformanceSuite):
+    def driver(self) -> Driver:
+        return Sb3Driver()
+
+
+class TestSb3Outside(OutsideSuite):
     def driver(self) -> Driver:
         return Sb3Driver()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,10 @@ from reagent_env.plugins.skyrl import (
     leave_spoiled_out,
     register_skyrl,
 )
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from outside_scripts import OutsideSuite
 
 
 def _register(name: str, source: Any, **build: Any) -> None:
@@ -40,7 +46,7 @@ class SkyRLDriver:
         return True
 
     def play(self, script: Script) -> Seen:
-        name = f"ledger-{hash(str(script.reward))}"
+        name = f"scripted-{hash(str((script.source, script.env_kwargs, script.reward)))}"
         _register(name, script.source, **script.reward, **script.env_kwargs)
         env = skyrl_gym.make(name, env_config={}, extras=script.options)
         messages, _ = env.init([])
@@ -57,6 +63,11 @@ class SkyRLDriver:
 
 
 class TestSkyRL(ConformanceSuite):
+    def driver(self) -> Driver:
+        return SkyRLDriver()
+
+
+class TestSkyRLOutside(OutsideSuite):
     def driver(self) -> Driver:
         return SkyRLDriver()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import gymnasium
@@ -22,6 +24,10 @@ from reagent_env.sandboxes.pool import SandboxPool
 from reagent_env.sandboxes.select import sandbox_factory
 from reagent_env.task import Task
 from reagent_env.trajectory import Trajectory
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from outside_envs import BAZAAR, LIFT
 
 TASK = ledger_tasks()[0]  # Ada and Bo: 165
 
@@ -209,6 +215,46 @@ def test_the_data_set_names_the_task_of_each_row() -> None:
     assert environment.reset(**texts[0]) is None  # the prompt has it already
     with pytest.raises(ValueError, match="from 1 to 20"):
         make_environment_factory(LEDGER).dataset(21)
+
+
+def test_the_policy_is_told_what_a_simulator_shows_at_its_start() -> None:
+    question, seen = "Bring the lift to floor 2 and open it.", "You stand in a lift on floor 0."
+    told = make_environment_factory(LIFT)().reset(task=1)
+    assert told.startswith(f"{question}\n\n{seen}")
+    factory = make_environment_factory(LIFT, answer="text")
+    rows = factory.dataset(4)
+    [row] = [one for one in rows if one["task"] == 1]
+    assert seen not in row["prompt"][-1]["content"]  # the data set's prompt has the question alone
+    assert factory().reset(**row).strip().startswith(seen)
+    full = [{"role": "user", "content": told}]
+    assert factory().reset(task=1, prompt=full) is None
+
+
+def test_a_system_prompt_of_the_environments_own_is_in_the_rows_without_the_tools() -> None:
+    [row] = make_environment_factory(BAZAAR, greeting="Salâm!").dataset(1)
+    assert row["prompt"] == [
+        {"role": "system", "content": "Salâm!"},
+        {"role": "user", "content": ""},
+    ]
+
+
+def test_a_foreign_tools_enums_shapes_maps_and_optional_arguments_have_a_schema() -> None:
+    environment = make_environment_factory(BAZAAR)()
+    shown = {
+        name: get_json_schema(getattr(environment, name))["function"]["parameters"]
+        for name in ("price", "total", "today", "exchange", "ask_the_guild")
+    }
+    assert shown["price"]["required"] == ["goods"]
+    assert shown["price"]["properties"]["unit"]["enum"] == ["florin", "écu"]
+    assert shown["total"]["properties"]["lines"]["items"]["type"] == "object"
+    assert shown["total"]["properties"]["round_to"]["enum"] == [0, 1, 2]
+    assert shown["today"]["properties"] == {}
+    assert shown["exchange"]["properties"]["rates"]["type"] == "object"
+    environment.reset(task=0)
+    assert "3.125 écu" in environment.price(goods="saffron", unit="écu", day=None)
+    assert "vendredi" in environment.today()
+    assert environment.submit_answer("25") == RECORDED
+    assert environment.get_reward() == 1.0
 
 
 def test_a_factory_is_pickled_without_what_it_made() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sys
 import threading
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,10 @@ from reagent_env.plugins.verifiers import (
     vf_text,
 )
 from reagent_env.testing import ChatReply, ScriptedChatServer
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from outside_scripts import OutsideSuite
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -114,7 +120,9 @@ def seen(episode: vf.Episode) -> Seen:
     )
 
 
-class TestVerifiers(ConformanceSuite):
+class Served:
+    """A module that verifiers finds, and a server that says what the script says."""
+
     @pytest.fixture(autouse=True)
     def served(self, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         module = "conformance_ledger_tasks"
@@ -129,3 +137,9 @@ class TestVerifiers(ConformanceSuite):
 
     def driver(self) -> Driver:
         return self._driver
+
+
+class TestVerifiers(Served, ConformanceSuite): ...
+
+
+class TestVerifiersOutside(Served, OutsideSuite): ...

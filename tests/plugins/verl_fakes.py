@@ -27,7 +27,7 @@ with (
 
 from reagent_env.trainers.policies.tiny import SHIPPED
 
-PROMPT, RESPONSE = 1024, 3000
+PROMPT, RESPONSE = 2048, 3000
 LIBRARIES_WARN = [
     pytest.mark.filterwarnings(f"ignore::{kind}")
     for kind in ("DeprecationWarning", "FutureWarning", "UserWarning")
