@@ -32,7 +32,7 @@ SHARED: Mapping[str, Any] = MappingProxyType(
         "groups_per_update": 4,
         "max_tokens": 48,
         "lr": 6e-4,
-        "concurrency": 32,
+        "concurrency": 256,  # an evaluation's tasks in one pass: its cost is by passes
         "checkpoint_every": 20,
         "sandbox": "process",
     }
@@ -72,8 +72,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "reagent/TextCraft-v0",
             "text_craft_small",
             "scaling-inter:textcraft",
-            every=10,
-            interactions=12_000,
+            every=3,
+            interactions=4_000,
             held_out=252,
         ),
         "baby-ai": Family(
@@ -81,8 +81,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "reagent/BabyAI-v0",
             "baby_ai_small",
             "scaling-inter:babyai",
-            every=10,
-            interactions=10_000,
+            every=3,
+            interactions=2_400,
             held_out=200,
             judged=True,
         ),
