@@ -143,7 +143,10 @@ def excerpt(seen: str) -> str:
     if hit:
         return f"{hit[1]}: {hit[2][:160]}"
     lines = [line.strip() for line in seen.splitlines() if line.strip()]
-    lines = [line for line in lines if not _BESIDE.match(line)] or lines
+    told = [line for line in lines if not _BESIDE.match(line)]
+    if told and len(told) < len(lines):
+        whole = re.search(r"^.*\.(?= |$)", told[-1][:160])
+        return whole[0] if whole else told[-1][:160]
     return lines[-1][:160] if lines else "nothing"
 
 

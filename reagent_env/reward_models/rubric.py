@@ -48,7 +48,9 @@ from reagent_env.reward_models import (
     rubric_checks_answer,
     rubric_checks_calls,
     rubric_checks_grounds,
+    rubric_checks_queries,
     rubric_checks_talk,
+    rubric_checks_world,
 )
 from reagent_env.reward_models.base import Unscored, judged_attempt, unscored, up_to_attempt
 from reagent_env.reward_models.rubric_finding import Check, Finding, Quality
@@ -56,14 +58,9 @@ from reagent_env.reward_models.rubric_text import tokens
 from reagent_env.reward_models.rubric_view import TurnView, View, view_of
 from reagent_env.trajectory import Trajectory
 
-CHECKS: tuple[Check, ...] = (
-    rubric_checks_talk.talk_to_the_judge,
-    rubric_checks_talk.invented_results,
+_OF_QUESTIONS: tuple[Check, ...] = (
     rubric_checks_talk.claims_without_results,
-    rubric_checks_talk.guesses,
-    rubric_checks_calls.broken_calls,
     rubric_checks_calls.repeated_calls,
-    rubric_checks_calls.errors_left_behind,
     rubric_checks_calls.idle_code,
     rubric_checks_calls.unused_results,
     rubric_checks_calls.blank_results,
@@ -81,6 +78,31 @@ CHECKS: tuple[Check, ...] = (
     rubric_checks_answer.stale_values,
     rubric_checks_answer.partial_reading,
     rubric_checks_answer.incomplete_list,
+    rubric_checks_queries.names_not_there,
+    rubric_checks_queries.queries_beside_the_question,
+    rubric_checks_queries.conditions_left_out,
+    rubric_checks_queries.values_scaled,
+    rubric_checks_queries.answer_from_the_query,
+)
+"""What makes no sense where no answer is asked for: left out in a world."""
+_OF_WORLDS: tuple[Check, ...] = (
+    rubric_checks_world.repeated_commands,
+    rubric_checks_world.things_not_there,
+    rubric_checks_world.steps_too_early,
+    rubric_checks_world.brought_for_nothing,
+    rubric_checks_world.detours,
+    rubric_checks_world.reports_nobody_gave,
+    rubric_checks_world.end_in_a_world,
+)
+"""What looks at commands to a world."""
+CHECKS: tuple[Check, ...] = (
+    rubric_checks_talk.talk_to_the_judge,
+    rubric_checks_talk.invented_results,
+    rubric_checks_talk.guesses,
+    rubric_checks_calls.broken_calls,
+    rubric_checks_calls.errors_left_behind,
+    *_OF_QUESTIONS,
+    *_OF_WORLDS,
 )
 """What is looked for; pass others, or more, to :class:`RubricJudge`."""
 
@@ -115,7 +137,8 @@ class RubricJudge:
         return self._find(view_of(trajectory))
 
     def _find(self, view: View) -> list[Finding]:
-        found = [finding for check in self.checks for finding in check(view)]
+        idle = _OF_QUESTIONS if view.world else _OF_WORLDS
+        found = [f for check in self.checks if check not in idle for f in check(view)]
         return sorted(found, key=lambda finding: finding.turn)
 
     def _judge(self, trajectory: Trajectory, attempt: int) -> Judgement:
@@ -152,7 +175,7 @@ def _causal_scores(view: View, findings: Sequence[Finding]) -> list[float]:
         for finding in charged:
             quality.add(finding)
         used += _use(turn, charged)
-        ends = view.answered and turn.index == last
+        ends = (view.answered or view.decided) and turn.index == last
         ceiling = _ceiling(view) if ends else CEILING
         progress = 1.0 if ends else _RUNNING * (1.0 - _DECAY**used)
         scores.append(_bounded(ceiling * progress * quality.value))
@@ -173,6 +196,8 @@ def _hindsight_scores(view: View, findings: Sequence[Finding]) -> list[float]:
         use = _use(turn, charged)
         if any(f.kind in ("unused_result", "needless_call") for f in charged):
             use /= 3.0
+        if any(f.idle for f in charged):
+            use = 0.0
         if view.answered and turn is view.turns[-1]:
             use = 1.0 - _worst(charged)
         shares.append(use)

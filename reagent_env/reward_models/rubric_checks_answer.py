@@ -249,7 +249,7 @@ def parts_ignored(view: View) -> Iterator[Finding]:
     code_turn = max((call.turn for call in view.calls if call.computes), default=None)
     asking = [turn for turn in view.turns if turn.calls]
     used = {word for turn in asking for word in turn.words}
-    looks_up = any(call.queries or call.urls for call in view.calls)
+    looks_up = any(call.queries or call.urls or call.sql for call in view.calls)
     quoted = {one for text in _QUOTED.findall(view.question[:20_000]) for one in names(f'"{text}')}
     wanted = view.question_names if looks_up else view.question_names & quoted
     unasked = [one for one in wanted if not any(word in used for word in one)]
@@ -314,8 +314,8 @@ def stale_values(view: View) -> Iterator[Finding]:
     replaced: dict[str, tuple[int, frozenset[str]]] = {}
     corrections: list[tuple[int, str, str]] = []
     for call in view.calls:
-        if call.error is not None or call.trivial_code:
-            continue
+        if call.error is not None or call.trivial_code or call.sql:
+            continue  # another query's figure is of other rows, not a newer one
         lines = _masked_lines(call)
         for key, numbers in lines.items():
             before = seen.get(key)

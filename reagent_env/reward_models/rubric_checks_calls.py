@@ -74,7 +74,8 @@ def repeated_calls(view: View) -> Iterator[Finding]:
         earlier = last.get(call.key)
         alike = None if call.computes else last_loose.get(call.loose_key)
         if earlier is not None:
-            moved_on = call.computes and code_runs > runs_at[call.key]
+            keeps_state = call.computes and not call.sql
+            moved_on = keeps_state and code_runs > runs_at[call.key]
             if earlier.error is not None:
                 if call.error is not None and earlier.error != "timeout" and not moved_on:
                     yield Finding(
@@ -160,7 +161,7 @@ def unused_results(view: View) -> Iterator[Finding]:
     in_hand = max((view.linked_tokens.get(t, 10**9) for t in answer), default=10**9)
     last_code = max((c.turn for c in view.calls if c.computes), default=-1)
     for call in view.calls:
-        if call.error is not None or call.trivial_code:
+        if call.error is not None or call.trivial_code or call.sql:
             continue
         if any(view.last_used.get(token, -1) > call.turn for token in call.new):
             continue

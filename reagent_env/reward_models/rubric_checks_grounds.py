@@ -261,7 +261,7 @@ def code_off_topic(view: View) -> Iterator[Finding]:
     runs = [call for call in view.calls if call.computes and call.error is None]
     counts = Counter(token for call in runs for token in call.own)
     for call in runs:
-        if call.trivial_code:
+        if call.trivial_code or call.sql:
             continue
         if not any(
             token not in _PYTHON_WORDS

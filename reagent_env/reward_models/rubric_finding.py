@@ -28,6 +28,8 @@ class Finding:
     """What to do instead, for the critique: no answer, no value out of the attempt."""
     hindsight: bool = False
     """True where only later turns show it."""
+    idle: bool = False
+    """True where the turn brought nothing nearer, whatever it showed."""
 
 
 Check = Callable[[View], Iterable[Finding]]

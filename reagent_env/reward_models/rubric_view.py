@@ -34,6 +34,21 @@ _CODE_HINTS = frozenset({"code", "script", "source", "program", "command", "expr
 _URL_HINTS = frozenset({"url", "uri", "link", "href"})
 _PATH_HINTS = frozenset({"path", "file", "filename", "file_name", "filepath", "file_path"})
 _QUERY_HINTS = frozenset({"query", "queries", "q", "question", "keywords", "search", "term"})
+_COMMAND_HINTS = frozenset({"command", "action"})
+_ACTING_TOOLS = frozenset({"act", "action", "do", "step", "perform", "take_action"})
+_SQL_TOOL = re.compile(r"sql|database|(?:^|_)db(?:_|$)", re.IGNORECASE)
+_SQL = re.compile(r"\s*(?:SELECT\s|WITH\s+\w+\s+AS\s*\(|PRAGMA\s|EXPLAIN\s)", re.IGNORECASE)
+_LOOK = re.compile(
+    r"\s*(?:inventory|look(?: around)?|check|examine|inspect|list|help|status|where)\b",
+    re.IGNORECASE,
+)
+"""A command that shows something and changes nothing."""
+_REFUSED = re.compile(
+    r"\s*(?:could not|couldn't|cannot|can't|you (?:cannot|can't|could not)(?! see any)|no known action|"
+    r"nothing happen(?:s|ed)|invalid|unknown|unrecogni[sz]ed|i don't|that is not)\b",
+    re.IGNORECASE,
+)
+"""How worlds answer a command that they did not carry out."""
 _HIT = re.compile(r"^(?:\[\d{1,4}\] |\d{1,4}[.)] )", re.MULTILINE)
 _FAILED = re.compile(r"\s*(?:Error\b|Traceback \(most recent call last\))")
 _TRUNCATED = re.compile(
@@ -79,6 +94,15 @@ class Call:
     """True where the result told something that neither question, call nor earlier results held."""
     linked: bool = True
     """True where the result speaks of something that leads back to the question."""
+    command: str = ""
+    """The command, in lower case, where the tool acts in a world; else empty."""
+    sql: str = ""
+    """The query, where the tool answers SQL; it is code too."""
+
+    @property
+    def looks(self) -> bool:
+        """True for a command that shows something and changes nothing."""
+        return is_look(self.command)
 
     @property
     def computes(self) -> bool:
@@ -88,7 +112,8 @@ class Call:
     @property
     def strings(self) -> tuple[str, ...]:
         """All the strings among its arguments."""
-        return self.code + self.urls + self.paths + self.queries + self.others
+        command = (self.command,) if self.command else ()
+        return self.code + self.urls + self.paths + self.queries + self.others + command
 
     @property
     def truncated(self) -> bool:
@@ -147,6 +172,8 @@ class View:
     observations: list[str] = field(default_factory=list)
     """Texts of successful results, in order."""
     has_code_tool: bool = False
+    world: bool = False
+    """True where the tools act in a world, which ends the attempt once its task is decided."""
     continued: bool = False
     """True for an attempt after another, which may lean on what that one saw."""
 
@@ -159,6 +186,11 @@ class View:
     def finished(self) -> bool:
         """False for a prefix of an attempt that goes on."""
         return self.answered or self.stop_reason is not None
+
+    @property
+    def decided(self) -> bool:
+        """True where a world ended the attempt."""
+        return self.stop_reason == StopReason.FINISHED
 
     def seen_before(self, token: str, turn: int) -> bool:
         """True if question, feedback or a result of an earlier turn holds ``token``."""
@@ -218,8 +250,11 @@ def view_of(trajectory: Trajectory) -> View:
         last_used=last_used,
         observations=observations,
         continued=len(trajectory.attempts) > 1,
+        world=any(map(_acts, tools.items())),
         has_code_tool=any(
-            key in _CODE_HINTS for schema in tools.values() for key in _properties(schema)
+            _SQL_TOOL.search(name) is not None or (key in _CODE_HINTS and not _acts((name, schema)))
+            for name, schema in tools.items()
+            for key in _properties(schema)
         ),
     )
 
@@ -239,6 +274,9 @@ class _Indexer:
 
     def observe(self, call: Call) -> Call:
         """Take in a call's result; returns the call with what was new in it."""
+        if call.command and call.error is None:
+            self.take(call.content, call.turn, everything_linked=True)
+            return replace(call, informative=not call.looks)
         if call.error is not None:
             text = call.content
             for given in call.strings[:16]:
@@ -384,13 +422,19 @@ def _call(
     properties = _properties(schema)
     required = schema.get("required")
     required = required if isinstance(required, list) else []
-    parts: dict[str, list[str]] = {"code": [], "urls": [], "paths": [], "queries": [], "others": []}
+    parts: dict[str, list[str]] = {
+        kind: [] for kind in ("code", "urls", "paths", "queries", "others", "commands")
+    }
+    acts = _acts((call.name, schema))
+    sql = ""
     numbers: list[str] = []
     every: list[str] = []
     for name, value in call.arguments.items():
         key = str(name).lower()
         kind = (
-            "code"
+            "commands"
+            if acts and key in _COMMAND_HINTS
+            else "code"
             if key in _CODE_HINTS
             else "urls"
             if key in _URL_HINTS
@@ -403,6 +447,9 @@ def _call(
         for one in _strings(value):
             if kind == "others" and "://" in one[:16]:
                 parts["urls"].append(one)
+            elif kind == "queries" and (_SQL.match(one) or _SQL_TOOL.search(call.name)):
+                parts["code"].append(one)
+                sql = one
             else:
                 parts[kind].append(one)
         part = properties.get(name)
@@ -414,7 +461,9 @@ def _call(
     code = tuple(parts["code"])
     content = outcome.content[:MAX_TEXT] if outcome is not None else ""
     error = outcome.error if outcome is not None else None
-    if error is None and outcome is not None and _FAILED.match(content):
+    command = " ".join(" ".join(parts["commands"]).lower().split())
+    failed = _FAILED.match(content) or (command and _REFUSED.match(content))
+    if error is None and outcome is not None and failed:
         error = "tool_error"
     if error is None and outcome is None:
         error = "malformed" if call.malformed else "not_run"
@@ -439,6 +488,8 @@ def _call(
         loose_key="" if code else f"{call.name}\0{' '.join(sorted(_text_words(call.arguments)))}",
         trivial_code=bool(code) and all(_computes_nothing(one) for one in code),
         own=own,
+        command=command,
+        sql=sql,
     )
 
 
@@ -449,6 +500,10 @@ _WORK = re.compile(
 _CALLED = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 _WORD = re.compile(r"\b[A-Za-z_]\w*\b")
 _ASSIGNED = re.compile(r"^\s*([A-Za-z_]\w*)\s*=(?!=)", re.MULTILINE)
+_BARE_SELECT = re.compile(
+    r"\s*SELECT\s+(?:'[^']{0,400}'|[\d.]{1,40})\s*(?:AS\s+\w+\s*)?;?\s*", re.IGNORECASE
+)
+"""A query that only shows a constant."""
 _SHOWING = frozenset({"print", "str", "int", "float", "round", "repr"})
 
 
@@ -456,6 +511,8 @@ def _computes_nothing(code: str) -> bool:
     """True for code that only shows literals: no operation, no call but printing, no earlier name."""
     if len(code) > 4_000:
         return False
+    if _SQL.match(code):
+        return _BARE_SELECT.fullmatch(code) is not None
     formatted = re.search(r"\bf[\"'][^\"'\n]*\{[^}\n]*[-+*/%(]", code)
     bare = _STRING.sub(" ", code)
     if formatted or _WORK.search(bare) or not code.strip():
@@ -475,6 +532,19 @@ def _schemas(
         if isinstance(function, Mapping) and isinstance(function.get("name"), str):
             schema = function.get("parameters")
             yield function["name"], schema if isinstance(schema, Mapping) else {}
+
+
+def is_look(command: str) -> bool:
+    """True for a command that shows something and changes nothing, e.g. ``inventory``."""
+    return _LOOK.match(command) is not None
+
+
+def _acts(tool: tuple[str, Mapping[str, Any]]) -> bool:
+    """True for a tool that takes commands to a world, e.g. ``act(command)``; not for a shell."""
+    name, schema = tool
+    return name.lower() in _ACTING_TOOLS and any(
+        key in _COMMAND_HINTS for key in _properties(schema)
+    )
 
 
 def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
