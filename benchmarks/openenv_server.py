@@ -180,16 +180,17 @@ def main() -> None:
                 speed = steps_per_s(ports[name], action, sessions, given.steps)
                 speeds[name].append(asyncio.run(speed))
         ratios = {
-            name: statistics.median(
-                one / other for one, other in zip(speeds["ours"], speeds[name], strict=True)
+            name: statistics.quantiles(
+                (one / other for one, other in zip(speeds["ours"], speeds[name], strict=True)), n=4
             )
             for name in sides
             if name != "ours"
         }
         medians = {name: statistics.median(one) for name, one in speeds.items()}
         print(f"{sessions} session(s): " + ", ".join(f"{n} {s:.0f}/s" for n, s in medians.items()))
-        print("  ours / " + ", ours / ".join(f"{n}: {r:.2f}" for n, r in ratios.items()))
-        found[f"{sessions} sessions"] = {"steps_per_s": medians, "ours_over": ratios}
+        for name, (low, middle, high) in ratios.items():
+            print(f"  ours / {name}: {middle:.2f}, quartiles {low:.2f} – {high:.2f}")
+        found[f"{sessions} sessions"] = {"steps_per_s": medians, "ours_over_quartiles": ratios}
     for process in processes:
         process.terminate()
     if given.json:

@@ -11,7 +11,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,12 +137,25 @@ def proposed_calls(view: MenuView) -> list[Choice | None]:
     texts = [*view.read[:6], view.question]
     slots: list[Choice | None] = []
     for tool in view.tools:
-        function, width = tool["function"], _width(tool["function"])
-        calls = list(itertools.islice(_calls(view, function, texts), 64))
-        if not _closed(function["parameters"]):
-            calls.sort(key=lambda choice: choice.completion in view.chosen)
-        slots += [*calls[:width], *[None] * (width - len(calls))]
+        width = _width(tool["function"])
+        calls = _calls(view, tool["function"], texts)
+        if _closed(tool["function"]["parameters"]):
+            offered = list(itertools.islice(calls, width))
+        else:
+            offered = _new_first(calls, frozenset(view.chosen), width)
+        slots += [*offered, *[None] * (width - len(offered))]
     return slots + answer_candidates(view, view.results, ANSWERS)
+
+
+def _new_first(calls: Iterable[Choice], chosen: frozenset[str], width: int) -> list[Choice]:
+    """``width`` calls, those not made yet first."""
+    new: list[Choice] = []
+    made: list[Choice] = []
+    for call in calls:
+        (made if call.completion in chosen else new).append(call)
+        if len(new) == width:
+            break
+    return [*new, *made][:width]
 
 
 def proposed_size(tools: Sequence[Mapping[str, Any]]) -> int:
