@@ -240,6 +240,8 @@ class TrainConfig:
     """Evaluate before training, too; runs that begin with the same weights need it once."""
     held_out_split: Literal["validation", "test"] = "test"
     """Split of that."""
+    eval_turns: Natural = 0
+    """Turn limit of all of those episodes, whatever the schedule; 0 is the environment's."""
     eval_temperature: NotNegative = 1.0
     """0 is greedy."""
 

@@ -53,6 +53,7 @@ def evaluate_policy(
     players: Players | None = None,
     source: int = 0,
     split: str | None = None,
+    max_turns: int | None = None,
 ) -> HeldOut:
     """Act once in each of ``episodes`` different tasks, always the same ones for a seed.
 
@@ -69,6 +70,7 @@ def evaluate_policy(
         players: Who plays; by default ``concurrency`` threads around ``engine``.
         source: Index of the environment among the run's, for ``players``.
         split: Its split, for ``players``.
+        max_turns: The turn limit; by default the environment's own.
     """
     with closing(make_env()) as first:
         inner = first.unwrapped
@@ -83,6 +85,7 @@ def evaluate_policy(
             tasks[int(index)],
             episode_seed(seed, _GROUP, number),
             sampling,
+            max_turns=max_turns,
             split=split,
         )
         for number, index in enumerate(order)

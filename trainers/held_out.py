@@ -80,6 +80,7 @@ def _evaluate(config: TrainConfig, parts: Parts, split: str, episodes: int, seed
                 players=parts.players,
                 source=index,
                 split=split,
+                max_turns=config.eval_turns or None,
             )
         )
         trajectories += found[-1].trajectories

@@ -48,10 +48,8 @@ class Family:
     env: str
     tasks: str
     """Name of its task set."""
-    published: str
-    """ScalingInter's schedule for it; its first and last limit are the fixed ones."""
-    every: int
-    """Updates of a phase: about a third of a run."""
+    growing: str
+    """The schedule; its first and last limit are the fixed ones, its phases about thirds of a run."""
     interactions: int
     """Budget of a run, in turns played."""
     held_out: int
@@ -61,8 +59,8 @@ class Family:
 
     @property
     def limits(self) -> tuple[int, ...]:
-        """The published turn limits."""
-        return get_schedule(self.published).turns
+        """Turn limits of the schedule."""
+        return get_schedule(self.growing).turns
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -71,8 +69,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "text-craft",
             "reagent/TextCraft-v0",
             "text_craft_small",
-            "scaling-inter:textcraft",
-            every=3,
+            "scaling-inter:textcraft@3",
             interactions=4_000,
             held_out=252,
         ),
@@ -80,9 +77,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "baby-ai",
             "reagent/BabyAI-v0",
             "baby_ai_small",
-            "scaling-inter:babyai",
-            every=3,
-            interactions=2_400,
+            "4>8>12@3",
+            interactions=2_000,
             held_out=200,
             judged=True,
         ),
@@ -94,9 +90,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 def arms_of(family: Family) -> tuple[Arm, ...]:
     """Growing, short and long; the long one with a judge's score, where the family has it."""
     short, long = family.limits[0], family.limits[-1]
-    growing = f"{family.published}@{family.every}"
     arms = [
-        Arm("growing", "outcome", " → ".join(map(str, family.limits)), {"schedule": growing}),
+        Arm(
+            "growing", "outcome", " → ".join(map(str, family.limits)), {"schedule": family.growing}
+        ),
         Arm("short", "outcome", f"{short} turns", {"schedule": f"fixed:{short}"}),
         Arm("long", "outcome", f"{long} turns", {"schedule": f"fixed:{long}"}),
     ]
@@ -155,6 +152,7 @@ def plan_of(family: Family, root: Path, seeds: int) -> Plan:
             "max_interactions": family.interactions,
             "max_policy_tokens": 0,
             "held_out_episodes": family.held_out,
+            "eval_turns": family.limits[-1],
         },
     )
 
