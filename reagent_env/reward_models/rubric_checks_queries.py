@@ -15,7 +15,7 @@ from reagent_env.reward_models.rubric_view import Call, View
 
 _NOT_THERE = re.compile(r"no such (?:table|column|function)|does not exist|unknown column", re.I)
 _SCHEMA = re.compile(r"sqlite_master|sqlite_schema|information_schema|\bPRAGMA\b|\bEXPLAIN\b", re.I)
-_TABLE = re.compile(r"CREATE TABLE (\w+) ?\(([^()]*)\)", re.IGNORECASE)
+_TABLE = re.compile(r"CREATE TABLE (\w+) ?\(([^()]{0,4000})\)", re.IGNORECASE)
 _LITERAL = re.compile(r"'([^']*)'|(?<![\w.])(\d+(?:\.\d+)?)(?!\w)")
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _SCALED = re.compile(r"[)\w] ?[*/] ?(10+)(?:\.0+)?\b")
@@ -30,7 +30,16 @@ _COUNTS = re.compile(r"\bCOUNT\s*\(", re.I)
 _ID = re.compile(r"^\s*SELECT\s+(?:DISTINCT\s+)?(?:\w+\.)?(?:id|\w+_id|rowid)\b", re.I)
 _RANKS = re.compile(r"\bORDER\s+BY\b", re.I)
 _KEYS = frozenset({"id", "name", "rowid"})
-_GENERAL = frozenset(("select", "count", "from", "limit", "where"))
+_MOST_COLUMNS = 60
+_LISTING = re.compile(r"\s*SELECT \* FROM \w+ LIMIT", re.I)
+"""A look at some rows of a table."""
+_WANTS_ROW = re.compile(r"(?:^|\n|[,:] )\s*(?:which|who|whom|name)\b", re.I)
+_FILLING = frozenset(
+    ("after", "before", "over", "among", "any", "all", "each", "above", "below", "later", "earlier",
+     "had", "has", "due", "differ", "given", "add", "does", "come", "alone", "more", "less", "between",
+     "stands", "greater", "smaller", "values")
+)  # fmt: skip
+"""Words that may follow a column without being a value of it."""
 
 
 def names_not_there(view: View) -> Iterator[Finding]:
@@ -83,7 +92,7 @@ def conditions_left_out(view: View) -> Iterator[Finding]:
     tables = set(_tables(shown))
     held = {value.lower() for value in _literals(call.sql)}
     question = view.question[:20_000]
-    for column in sorted(columns):
+    for column in sorted(columns)[:_MOST_COLUMNS]:
         for found in re.findall(rf"\b{re.escape(column)}\b(?: is| of| =|:)? ([a-z]\w+)", question):
             word = found.lower()
             if word in columns | tables | STOP_WORDS | _FILLING or word in held:
@@ -97,14 +106,6 @@ def conditions_left_out(view: View) -> Iterator[Finding]:
                 hindsight=True,
             )
             return
-
-
-_FILLING = frozenset(
-    ("after", "before", "over", "among", "any", "all", "each", "above", "below", "later", "earlier",
-     "had", "has", "due", "differ", "given", "add", "does", "come", "alone", "more", "less", "between",
-     "stands", "greater", "smaller", "values")
-)  # fmt: skip
-"""Words that may follow a column without being a value of it."""
 
 
 def values_scaled(view: View) -> Iterator[Finding]:
@@ -154,9 +155,6 @@ def answer_from_the_query(view: View) -> Iterator[Finding]:
         yield _not_asked(view, call, "the answer is a figure where a name is asked for")
 
 
-_WANTS_ROW = re.compile(r"(?:^|\n|[,:] )\s*(?:which|who|whom|name)\b", re.I)
-
-
 def _not_asked(view: View, call: Call, seen: str) -> Finding:
     return Finding(
         view.turns[-1].index,
@@ -178,13 +176,10 @@ def _answering(view: View) -> Call | None:
     done = [c for c in _queries(view) if c.error is None and not _SCHEMA.search(c.sql)]
     answer = set(tokens(view.final_answer or ""))
     holding = [call for call in done if answer and answer <= set(tokens(call.content[:20_000]))]
-    looks = _LISTING
-    asked = [call for call in holding or done if not looks.match(call.sql)]
-    return (asked or holding or done or [None])[0 if holding else -1]
-
-
-_LISTING = re.compile(r"\s*SELECT \* FROM \w+ LIMIT", re.I)
-"""A look at some rows of a table."""
+    chosen = [call for call in holding or done if not _LISTING.match(call.sql)] or holding or done
+    if not chosen:
+        return None
+    return chosen[0] if holding else chosen[-1]
 
 
 def _tables(text: str) -> dict[str, list[str]]:
