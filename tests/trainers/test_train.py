@@ -153,6 +153,17 @@ def test_a_schedule_limits_every_attempt_of_every_recipe(
         assert turns == [[limit] * attempts] * 4
 
 
+def test_held_out_episodes_have_a_turn_limit_of_their_own(run_recipe: Any) -> None:
+    settings = {"schedule": "fixed:1", "eval_turns": 3, "updates": 1, "max_tokens": 4}
+    _, run = run_recipe(
+        "outcome", env="toy_tasks:toy/Endless-v0", held_out_episodes=2, eval_every=0, **settings
+    )
+    trained = read_trajectories(run / "trajectories" / "000001.jsonl")
+    assert {len(one.turns) for one in trained} == {1}
+    held_out = list(read_trajectories(run / "trajectories" / "held-out-000001.jsonl"))
+    assert [len(one.turns) for one in held_out] == [3, 3]
+
+
 def test_dynamic_sampling_looks_for_other_groups(run_recipe: Any) -> None:
     _, run = run_recipe("outcome", env=SUMS, dynamic_sampling=True, updates=1)
     [line] = read_metrics(run)  # all wrong: none tells its rollouts apart
