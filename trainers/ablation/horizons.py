@@ -69,9 +69,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "text-craft",
             "reagent/TextCraft-v0",
             "text_craft_small",
-            "scaling-inter:textcraft@3",
-            interactions=4_000,
-            held_out=252,
+            "5>10>15@3",
+            interactions=2_000,
+            held_out=204,
         ),
         "baby-ai": Family(
             "baby-ai",
