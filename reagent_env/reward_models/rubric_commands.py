@@ -34,7 +34,7 @@ _GOAL = re.compile(
     r"^.{0,40}\b(?:goal|task|mission|objective)\b[^:\n]{0,40}:[ \t]*(.+)$", re.I | re.M
 )
 _OFFERED = re.compile(
-    r"(?:available|possible|following) actions?[^\[\n]{0,20}\[([^\]]{0,4000})\]", re.I
+    r"(?:available|possible|following) actions?[^\[\n]{0,20}\[([^\[\]]{0,8000})\]", re.I
 )
 MOST_COMMANDS = 400
 """Commands read of an attempt."""
@@ -136,7 +136,7 @@ def plain(text: str) -> str:
 def offers_of(text: str) -> frozenset[str]:
     """The commands that a text lists as possible."""
     found = None
-    for found in _OFFERED.finditer(text):  # noqa: B007 (the last one counts)
+    for found in _OFFERED.finditer(text[-40_000:]):  # noqa: B007 (the last one counts)
         pass
     if found is None:
         return frozenset()
