@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 
 from reagent_env.reward_models.rubric_commands import (
     MOST_COMMANDS,
-    Dealing,
     commands_of,
     dealing,
     goal_of,
@@ -136,8 +135,7 @@ def brought_for_nothing(view: View) -> Iterator[Finding]:
         left.subtract(one.taken)
     for one in reversed(dealt):
         for name, number in one.brought.items():
-            surplus = left[name] >= number if one.fetches else _idle(name, dealt)
-            if surplus and not is_goal(name, goal):
+            if left[name] >= number and not is_goal(name, goal):
                 left[name] -= number
                 yield Finding(
                     one.call.turn,
@@ -215,11 +213,6 @@ def end_in_a_world(view: View) -> Iterator[Finding]:
             "the attempt ran out before the goal was reached",
             "Plan the steps to the goal and take the shortest way.",
         )
-
-
-def _idle(name: str, dealt: Sequence[Dealing]) -> bool:
-    """Whether a made thing was never taken for anything."""
-    return all(name not in one.taken for one in dealt)
 
 
 def _turned_back(done: Sequence[Call], place: int, before: str) -> bool:

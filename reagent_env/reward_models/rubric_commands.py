@@ -48,8 +48,6 @@ class Dealing:
     call: Call
     taken: Counter[str]
     brought: Counter[str]
-    fetches: bool
-    """True where nothing was taken for it."""
 
 
 def goal_of(view: View) -> str:
@@ -71,11 +69,11 @@ def dealing(call: Call) -> Dealing | None:
     making = _MAKING.fullmatch(call.command)
     if making is not None:
         brought = Counter({plain(making[2]): int(making[1] or 1)})
-        return Dealing(call, parts_of(call.command), brought, fetches=False)
+        return Dealing(call, parts_of(call.command), brought)
     taking = _TAKING.fullmatch(call.command)
     if taking is None or taking[1] is None:
         return None
-    return Dealing(call, Counter(), Counter({plain(taking[2]): int(taking[1])}), fetches=True)
+    return Dealing(call, Counter(), Counter({plain(taking[2]): int(taking[1])}))
 
 
 def parts_of(command: str) -> Counter[str]:

@@ -106,15 +106,21 @@ def test_making_the_same_twice_is_no_repeat_where_both_are_used(
     assert found(trajectory) == []
 
 
-@pytest.mark.parametrize("idle", ["get 1 jungle logs", "get 5 jungle logs", "get 2 stick"])
+@pytest.mark.parametrize("idle", ["get 1 jungle logs", "get 5 jungle logs"])
 def test_what_is_fetched_for_nothing_is_found_once_the_goal_is_reached(
     worlds: dict[str, ToolUseEnv], idle: str
 ) -> None:
     trajectory = slab(worlds, SLAB[0], SLAB[1], idle, LAST)
-    kinds = [kind for kind, _ in found(trajectory)]
     assert trajectory.outcome == 1.0
-    assert "needless_call" in kinds or "tool_error" in kinds
+    assert found(trajectory) == [("needless_call", 2)]
     assert score(trajectory) < 0.9
+
+
+def test_a_batch_too_many_is_found_and_the_rest_of_a_batch_is_not(
+    worlds: dict[str, ToolUseEnv],
+) -> None:
+    twice = slab(worlds, "get 2 jungle logs", SLAB[1], SLAB[1], LAST)
+    assert found(twice) == [("needless_call", 2)]  # of the first batch one plank is left as well
 
 
 def test_a_step_before_its_time_is_found_and_the_same_refusal_again_is_worse(
