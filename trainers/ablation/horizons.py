@@ -72,6 +72,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "5>10>15@3",
             interactions=2_000,
             held_out=204,
+            judged=True,
         ),
         "baby-ai": Family(
             "baby-ai",
@@ -80,7 +81,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "4>8>12@3",
             interactions=2_000,
             held_out=200,
-            judged=True,
         ),
     }
 )
