@@ -129,7 +129,18 @@ def together(method: Callable[Concatenate[Self, P], R]) -> Callable[Concatenate[
 
 
 def launched_processes() -> Processes:
-    """Those of this run: more than one where ``accelerate launch`` (or ``torchrun``) says so."""
+    """Those of this run: more than one where ``accelerate launch`` (or ``torchrun``) says so.
+
+    Raises:
+        ValueError: ``accelerate launch --cpu --num_processes N``, which starts one process, not N.
+    """
+    asked_for_more = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys()
+    if asked_for_more and "WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "accelerate launch --cpu --num_processes N starts one process on a machine without MPI, "
+            "and this one is it. Without GPUs as with them: accelerate launch --multi_gpu "
+            "--num_processes N (the processes then talk by gloo), or --num_processes 1."
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
     import torch

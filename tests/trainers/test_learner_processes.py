@@ -7,6 +7,8 @@ import os
 import pickle
 import random
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,7 @@ def launch(function: Any, *given: Any, count: int = 2) -> None:
 
 
 def as_launched(index: int, count: int, port: int, function: Any, *given: Any) -> None:
-    """What ``accelerate launch --cpu --num_processes COUNT`` sets for each process."""
+    """What ``accelerate launch --multi_gpu --num_processes COUNT`` sets for each process."""
     os.environ |= {
         "RANK": str(index),
         "LOCAL_RANK": str(index),
@@ -163,3 +165,30 @@ def test_samples_are_dealt_out_once_and_every_process_has_as_many_passes() -> No
     assert len({len(one) for one in dealt}) == 1
     counted = sorted(row for one in dealt for rows, counts in one if counts for row in rows)
     assert counted == [0, 1, 2, 3, 4, 5, 6]
+
+
+def accelerate_launch(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command line itself, on a script that says how many there are."""
+    says = "from reagent_env.trainers.learner_processes import launched_processes as p; print(p().count)"
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *words, "--no_python"]
+    return subprocess.run(
+        [*launch, sys.executable, "-c", says],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def test_accelerates_own_command_starts_two_processes_without_a_gpu() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    done = accelerate_launch("--multi_gpu", "--num_processes", "2", "--main_process_port", port)
+    assert "".join(done.stdout.split()) == "22", done.stderr[-2000:]  # both say so, maybe on a line
+
+
+def test_accelerates_cpu_flag_which_starts_one_process_of_two_is_refused() -> None:
+    done = accelerate_launch("--cpu", "--num_processes", "2")
+    assert done.returncode != 0
+    assert "starts one process" in done.stderr
