@@ -102,7 +102,7 @@ def table_text(results: Sequence[FamilyResult]) -> str:
 
 
 def draw(path: Path, results: Sequence[FamilyResult]) -> bool:
-    """Success and turns of training by turns played, and the held-out success of each run.
+    """Outcome and turns of training by turns played, seeds pale; and held-out success, run by run.
 
     Raises:
         ImportError: matplotlib or scipy is not installed.
@@ -178,14 +178,12 @@ def _draw_family(row: Any, result: FamilyResult) -> None:
     ):
         for place, arm in enumerate(arms):
             mine = [run for run in result.runs if run.arm == arm.name]
+            for run in mine:  # with so few seeds each says more than an interval
+                each = points([run], names.TURNS_MADE, of)
+                axis.plot(each["x"], each["mean"], color=COLOURS[place], lw=0.8, alpha=0.35)
             drawn = points(mine, names.TURNS_MADE, of)
-            axis.plot(
-                drawn["x"], drawn["mean"], color=COLOURS[place], lw=1.6, label=labels[arm.name]
-            )
-            axis.fill_between(
-                drawn["x"], drawn["low"], drawn["high"], color=COLOURS[place], alpha=0.12, lw=0
-            )
-            axis.set_ylim(0, 1 if of == "success" else None)
+            axis.plot(drawn["x"], drawn["mean"], color=COLOURS[place], lw=2, label=labels[arm.name])
+        axis.set_ylim(bottom=0)
         axis.set_xlabel("turns played (interactions)", fontsize=8)
         axis.set_title(f"{plan.task}: {label}", fontsize=9, loc="left")
     row[0].legend(fontsize=7, frameon=False)
@@ -198,7 +196,7 @@ def _draw_family(row: Any, result: FamilyResult) -> None:
         row[2].text(result.before[0], -0.45, " before", fontsize=7, color="#666666")
     row[2].set_yticks(range(len(arms)), [arm.name for arm in arms], fontsize=8)
     row[2].set_ylim(len(arms) - 0.4, -0.6)
-    row[2].set_xlim(0, 1)
+    row[2].set_xlim(left=0)
     row[2].set_title("held-out success, each seed and their mean", fontsize=9, loc="left")
     for axis in row:
         axis.tick_params(labelsize=8)
