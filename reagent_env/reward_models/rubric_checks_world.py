@@ -90,7 +90,7 @@ def things_not_there(view: View) -> Iterator[Finding]:
                 yield Finding(
                     turn,
                     "made_up_thing",
-                    0.3,
+                    0.3 if call.error is not None else 0.12,
                     f"{strange[0][:60]!r} is named neither by the task nor by the world",
                     "Name things as the task or the world's last answer names them.",
                 )
