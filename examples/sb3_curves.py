@@ -210,6 +210,39 @@ def plot() -> None:
         print(
             f"{name}: {len(parts)} seeds, held out {np.mean(before):.2f} → {np.mean(after):.2f} ({each})"
         )
+    effect(runs)
+
+
+T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36)
+"""Student's t for a 95 % interval of 2, 3, … 8 differences."""
+
+
+def effect(runs: list[dict[str, Any]]) -> None:
+    """What the process reward changes, seed by seed, with a 95 % interval over the seeds."""
+    by_plan: dict[str, dict[int, dict[str, Any]]] = {"search": {}, "search-process": {}}
+    for one in runs:
+        by_plan.get(one["plan"], {})[one["seed"]] = one
+    without, with_process = by_plan.values()
+    seeds = sorted(set(without) & set(with_process))
+    if len(seeds) < 2:
+        return
+    measures = {
+        "held-out outcome": lambda one: one["held_out"]["after"],
+        "outcome while learning, mean of the curve": lambda one: np.mean(
+            [outcome for _, outcome, _ in one["steps_outcome_turns"]]
+        ),
+        "turns of the last points' episodes": lambda one: np.mean(
+            [turns for _, _, turns in one["steps_outcome_turns"][-4:]]
+        ),
+    }
+    for name, measure in measures.items():
+        differences = [measure(with_process[seed]) - measure(without[seed]) for seed in seeds]
+        half = T95[len(seeds) - 2] * np.std(differences, ddof=1) / len(seeds) ** 0.5
+        mean = np.mean(differences)
+        print(
+            f"process reward on − off, {name}: {mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}],"
+            f" {len(seeds)} seeds"
+        )
 
 
 def main() -> None:
