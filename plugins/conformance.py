@@ -360,7 +360,7 @@ def _note(driver: Driver, played: int, found: int) -> None:
             "differences": found,
             "unseen": sorted(driver.unseen),
             "loss": getattr(driver, "loss_sees", None)
-            or ("scalar only" if "turn_shares" in driver.unseen else "each turn"),
+            or ("*scalar only*" if "turn_shares" in driver.unseen else "each turn"),
         }
         path = Path(folder) / f"conformance-{driver.name.replace('/', '-')}.json"
         path.write_text(json.dumps(line) + "\n", encoding="utf-8")

@@ -26,6 +26,7 @@ class OpenEnvDriver:
 
     name = "openenv"
     unseen = frozenset({"trained"})  # a server of environments knows no tokens
+    loss_sees = "the client's affair: turn rewards are observed; TRL over OpenEnv: *scalar only*"
 
     def __init__(self) -> None:
         self.open = ExitStack()

@@ -241,7 +241,7 @@ class LetThrough(LeaveSpoiledOut):
 class RLlibDriver:
     name = "rllib"
     unseen: frozenset[str] = frozenset({"turn_shares"})  # shares are paid by when="step" instead
-    loss_sees = "each step"
+    loss_sees = "each step; an attempt is an episode"
 
     def can_play(self, script: Script) -> bool:
         return True

@@ -24,7 +24,7 @@ DIM = 32
 class Sb3Driver:
     name = "sb3"
     unseen: frozenset[str] = frozenset({"turn_shares"})  # shares are paid by when="step" instead
-    loss_sees = "each step"
+    loss_sees = "each step; an attempt is an episode"
 
     def can_play(self, script: Script) -> bool:
         return True

@@ -40,7 +40,7 @@ def nothing_left_idle() -> Iterator[None]:
 class SkyRLDriver:
     name = "skyrl"
     unseen: frozenset[str] = frozenset({"turn_shares"})  # shares are paid by when="step" instead
-    loss_sees = "each step"
+    loss_sees = "each step; attempts are summed"
 
     def can_play(self, script: Script) -> bool:
         return True

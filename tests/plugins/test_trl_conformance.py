@@ -72,6 +72,7 @@ class TrlDriver:
     """
 
     unseen = frozenset({"rewards"})  # a step pays nothing by itself in TRL
+    loss_sees = "each turn with `TurnCreditGRPOTrainer`; TRL's own trainers: *scalar only*"
 
     def __init__(self, folder: Path) -> None:
         self.script = Script(0, (), 0)

@@ -40,7 +40,7 @@ class VerifiersDriver:
     """One environment for each reward, one server that says what the script says."""
 
     name = "verifiers"
-    loss_sees = "scalar only"
+    loss_sees = "*scalar only*"
     # One number an episode; what a turn was worth stays in the trace's info.
     unseen = frozenset({"rewards", "turn_shares"})
 

@@ -45,6 +45,7 @@ class VerlDriver:
 
     name = "verl"
     unseen = frozenset({"rewards"})  # turns are paid at their tokens; a step pays nothing by itself
+    loss_sees = "each turn with `reagent_*` estimators and `gae`; verl's others: *scalar only*"
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         config = configuration(folder, {"source": LEDGER})
