@@ -202,7 +202,7 @@ def compare_horizons(
     """Train with a growing, a short and a long turn limit, as many turns played each, and compare.
 
     What is there already is passed over: give the same command again to go on, or more --seeds.
-    The table is of all families that have a cold start.
+    The table is of all families that have a run.
     """
     from reagent_env.trainers.ablation.horizons_report import (
         read_family,
@@ -225,7 +225,8 @@ def compare_horizons(
             raise typer.BadParameter(str(error)) from error
         failed += make_runs(plan, arms=only, limit_minutes=limit_minutes)
     there = [one for one in FAMILIES.values() if (out / one.name / COLD_START).is_dir()]
-    results = [read_family(plan_of(one, out, seeds)) for one in there]
+    read = [read_family(plan_of(one, out, seeds)) for one in there]
+    results = [one for one in read if one.runs]
     command = "scripts/scaling-inter"
     write_results(out, results, command)
     if evidence is not None:
