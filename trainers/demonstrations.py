@@ -77,7 +77,7 @@ class Knowledge:
     """Further strategies."""
     mixed: Mapping[str, float] = field(default_factory=lambda: MIXED)
     """Strategy → probability, of demonstrations of mixed quality."""
-    frames: tuple[str, ...] = ()
+    frames: Callable[[], tuple[str, ...]] = tuple
     """Texts that a tokenizer made for it keeps whole, so that an episode fits a small context."""
     drill: Callable[[Any, random.Random], Any] | None = None
     """From a renderer and random numbers to a drill (``drills.py``); None: those of MiniMix's worlds."""

@@ -16,7 +16,7 @@ from reagent_env.families import baby_ai_solver, text_craft_solver
 from reagent_env.task_sets.solving import Calls, Solver
 from reagent_env.trainers.demonstrations import Knowledge
 from reagent_env.trainers.demonstrations_strategies import Play, Strategy
-from reagent_env.trainers.drills_text_craft import text_craft_drill
+from reagent_env.trainers.drills_text_craft import item_names, text_craft_drill
 
 DETOURS = (0.3, 0.6, 0.9)
 """Shares of random moves; an episode keeps to one, so that there is something to choose between."""
@@ -91,7 +91,7 @@ TEXT_CRAFT = Knowledge(
         "giving_up": detours(text_craft_solver.wander, the_same, keeps_plan=True, leaving=LEAVING),
     },
     mixed=MIXED,
-    frames=(
+    frames=lambda: (
         '<tool_call>{"name": "act", "arguments": {"command": "',
         "Crafting commands:\n",
         "\n\nGoal: craft ",
@@ -104,6 +104,7 @@ TEXT_CRAFT = Knowledge(
         "Could not execute ",
         "Could not find enough items to craft ",
         "Could not find ",
+        *item_names(),
     ),
     drill=text_craft_drill,
 )
@@ -115,7 +116,7 @@ BABY_AI = Knowledge(
         "giving_up": detours(baby_ai_solver.wander, in_sight, keeps_plan=False, leaving=LEAVING),
     },
     mixed=MIXED,
-    frames=(
+    frames=lambda: (
         '<tool_call>{"name": "act", "arguments": {"command": "',
         "Your goal: ",
         "In front of you in this room, you can see several objects: ",

@@ -68,9 +68,9 @@ def imagined_question(rng: random.Random) -> str:
 
 @functools.cache
 def item_names() -> list[str]:
-    """Every item that a recipe names, but for the kinds that stand for others."""
+    """Every item that a recipe names, of whatever split: a name says nothing of its recipe."""
     found: set[str] = set()
-    for task in text_craft("train"):
+    for task in text_craft():
         for line in task.question.splitlines():
             if line.startswith("craft "):
                 made, _, parts = line.removeprefix("craft ").partition(" using ")

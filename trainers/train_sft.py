@@ -265,10 +265,11 @@ def _untrained(config: TrainConfig, played: dict[str, list[ScriptedEpisode]]) ->
     some = [one for name in _STAGES for one in played[name][:1500]]
     knowledge = knowledge_of(config.env)
     texts = list(_texts(some))
-    if knowledge.drill is None and not knowledge.frames:
+    frames = knowledge.frames()
+    if knowledge.drill is None and not frames:
         texts += [one.critique for one in plant(config.env, 100, sandbox=config.sandbox)]
         texts += drill_texts()
-    tokenizer = tiny.make_tokenizer(texts, frames=knowledge.frames)
+    tokenizer = tiny.make_tokenizer(texts, frames=frames)
     model = tiny.make_model(tokenizer, config.seed)
     return Policy(UNTRAINED, model, tokenizer, tiny.CONTEXT_LENGTH)
 

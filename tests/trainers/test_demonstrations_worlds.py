@@ -100,7 +100,7 @@ def test_a_drill_trains_the_experts_commands_alone() -> None:
 
 
 def test_frames_are_one_token_each() -> None:
-    frames = knowledge_of("reagent/BabyAI-v0").frames
+    frames = knowledge_of("reagent/BabyAI-v0").frames()
     texts = [f"{frame} red ball" for frame in frames]
     tokenizer = tiny.make_tokenizer(texts, frames=frames)
     assert all(len(tokenizer.encode(frame, add_special_tokens=False)) == 1 for frame in frames)
