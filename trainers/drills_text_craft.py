@@ -26,11 +26,38 @@ from reagent_env.trajectory import ToolCall, ToolResult
 
 MOST_COMMANDS = 14
 """A book whose goal takes more is drawn again."""
+REPEATED = 0.6
+"""Share of drills that are recipes to repeat."""
+_LINES = 10
 _COUNTS = (1, 1, 1, 2, 2, 3, 4, 6, 8, 9)
 
 
 def text_craft_drill(renderer: Renderer, rng: random.Random) -> Sample:
-    """One episode with imagined recipes, as the expert would play it."""
+    """An episode with imagined recipes as the expert would play it, or recipes to repeat.
+
+    An episode copies a few names; copying, which appears as a jump, appears sooner where all is
+    copied: lines in another order.
+    """
+    return _repeated(renderer, rng) if rng.random() < REPEATED else _played(renderer, rng)
+
+
+def _repeated(renderer: Renderer, rng: random.Random) -> Sample:
+    names = rng.sample(item_names(), 3 * _LINES)
+    lines = [
+        f"craft {rng.choice(_COUNTS)} {names[3 * n]} using {rng.choice(_COUNTS)} {names[3 * n + 1]}, "
+        f"{rng.choice(_COUNTS)} {names[3 * n + 2]}"
+        for n in range(_LINES)
+    ]
+    sample = Sample()
+    question = "Crafting commands:\n" + "\n".join(lines)
+    sample.read(renderer.opening_ids([{"role": "user", "content": question}]))
+    rng.shuffle(lines)
+    ids = renderer.completion_ids("\n".join(lines))
+    sample.write(ids, [0.0] * len(ids), 0, 0)
+    return sample
+
+
+def _played(renderer: Renderer, rng: random.Random) -> Sample:
     while True:
         question = imagined_question(rng)
         commands = Planner(question).commands()

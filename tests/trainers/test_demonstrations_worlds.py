@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import pytest
@@ -85,18 +86,34 @@ def test_imagined_recipes_are_reachable_and_new_each_time() -> None:
     assert len(imagined & real) <= 1
 
 
-def test_a_drill_trains_the_experts_commands_alone() -> None:
+def drill(tokenizer: Any, *, repeated: bool) -> tuple[str, str]:
+    """What the first drill of the kind reads before its first completion, and all it writes."""
+    renderer, decode = Renderer(tokenizer), tokenizer.decode
+    for seed in range(50):
+        sample = text_craft_drill(renderer, random.Random(seed))
+        begins = next(place for place, turn in enumerate(sample.turn_of) if turn >= 0)
+        read, written = (
+            decode(sample.ids[:begins]),
+            decode([i for i, turn in zip(sample.ids, sample.turn_of, strict=True) if turn >= 0]),
+        )
+        if ("Goal" not in read) == repeated:
+            return read, written
+    raise AssertionError("no drill of that kind among fifty")
+
+
+def test_a_drill_is_the_experts_commands_or_recipes_to_repeat() -> None:
     texts = [task.question for task in text_craft("train")[:200]]
     tokenizer = tiny.make_tokenizer(texts, frames=("craft ", "get "))
-    renderer = Renderer(tokenizer)
-    sample = text_craft_drill(renderer, random.Random(1))
-    question = imagined_question(random.Random(1))
-    written = tokenizer.decode(
-        [i for i, turn in zip(sample.ids, sample.turn_of, strict=True) if turn >= 0]
-    )
+    read, written = drill(tokenizer, repeated=False)
+    question = read[read.index("Crafting commands") : read.index("<|im_end|>")]
     for [(_, arguments)] in solve(question):
         assert arguments["command"] in written
     assert "Goal" not in written
+    read, written = drill(tokenizer, repeated=True)
+    lines = {line for line in read.splitlines() if " using " in line}
+    assert {line.removesuffix("<|im_end|>") for line in written.strip().splitlines()} == {
+        line.removesuffix("<|im_end|>") for line in lines
+    }
 
 
 def test_frames_are_one_token_each() -> None:

@@ -1,4 +1,4 @@
-"""Turn limits compared: ScalingInter's growing one beside a short and a long one, on two families.
+"""Turn limits compared: ScalingInter's growing one beside a short and a long one, on several families.
 
 Every run of a family begins with the same cold start and ends after as many turns played; what is
 held out is played with the long limit, whatever was trained with. On one family a judge's score is
@@ -48,6 +48,8 @@ class Family:
     env: str
     tasks: str
     """Name of its task set."""
+    policy: str
+    """First weights; empty is the family's own cold start, in its folder."""
     growing: str
     """The schedule; its first and last limit are the fixed ones, its phases about thirds of a run."""
     interactions: int
@@ -69,22 +71,33 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "text-craft",
             "reagent/TextCraft-v0",
             "text_craft_small",
+            "",
             "5>10>15@3",
             interactions=2_000,
             held_out=204,
-            judged=True,
         ),
         "baby-ai": Family(
             "baby-ai",
             "reagent/BabyAI-v0",
             "baby_ai_small",
+            "",
             "4>8>12@3",
             interactions=2_000,
             held_out=200,
+            judged=True,
+        ),
+        "mini-mix": Family(
+            "mini-mix",
+            "reagent/MiniMix-v0",
+            "mini_mix",
+            "tiny",
+            "3>5>8@7",
+            interactions=2_000,
+            held_out=300,
         ),
     }
 )
-"""Both, by name."""
+"""By name. MiniMix is deep search in the small, and has a cold start that is shipped."""
 
 
 def arms_of(family: Family) -> tuple[Arm, ...]:
@@ -143,7 +156,7 @@ def plan_of(family: Family, root: Path, seeds: int) -> Plan:
         root=folder,
         task=family.name,
         arms=arms_of(family),
-        starts=tuple(cold_starts([str(folder / COLD_START)])),
+        starts=tuple(cold_starts([family.policy or str(folder / COLD_START)])),
         seeds=seeds,
         common={
             **SHARED,
@@ -185,7 +198,7 @@ def make_runs(plan: Plan, *, arms: frozenset[str] | None, limit_minutes: float) 
 def compare_horizons(
     families: Annotated[
         str, typer.Option(help=f"Comma-separated, of {', '.join(FAMILIES)}.")
-    ] = ",".join(FAMILIES),
+    ] = "baby-ai,mini-mix",
     arms: Annotated[
         str, typer.Option(help="Only these: growing, short, long, judged; all by default.")
     ] = "",
@@ -224,7 +237,7 @@ def compare_horizons(
         except (ValueError, FileNotFoundError) as error:
             raise typer.BadParameter(str(error)) from error
         failed += make_runs(plan, arms=only, limit_minutes=limit_minutes)
-    there = [one for one in FAMILIES.values() if (out / one.name / COLD_START).is_dir()]
+    there = [one for one in FAMILIES.values() if (out / one.name / "plan.json").exists()]
     read = [read_family(plan_of(one, out, seeds)) for one in there]
     results = [one for one in read if one.runs]
     command = "scripts/scaling-inter"
