@@ -9,12 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 pytest.importorskip("matplotlib")
 
 from reagent_env.testing import example_trajectory
 from reagent_env.trainers import metric_names as names
-from reagent_env.trainers.ablation.horizons import COLD_START, FAMILIES, STATED, plan_of
+from reagent_env.trainers.ablation.horizons import (
+    COLD_START,
+    FAMILIES,
+    STATED,
+    compare_horizons,
+    plan_of,
+)
 from reagent_env.trainers.ablation.horizons_report import (
     read_family,
     results_json,
@@ -112,3 +119,12 @@ def test_one_seed_is_no_verdict(plan: Plan) -> None:
     found = read_family(plan)
     assert all(math.isnan(difference.p) for _, difference in found.compared)
     assert "not measured: 1 seeds" in table_text([found])
+
+
+def test_a_table_of_nothing_overwrites_nothing(plan: Plan, tmp_path: Path) -> None:
+    kept = tmp_path / "evidence" / "results.json"
+    kept.parent.mkdir()
+    kept.write_text("kept")
+    with pytest.raises(typer.BadParameter, match="no finished run in"):
+        compare_horizons(table=True, out=tmp_path, evidence=kept.parent)
+    assert kept.read_text() == "kept"

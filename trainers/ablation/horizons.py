@@ -240,6 +240,10 @@ def compare_horizons(
     there = [one for one in FAMILIES.values() if (out / one.name / "plan.json").exists()]
     read = [read_family(plan_of(one, out, seeds)) for one in there]
     results = [one for one in read if one.runs]
+    if not results:
+        raise typer.BadParameter(
+            f"there is no finished run in {out}; leave out --table to make some"
+        )
     command = "scripts/scaling-inter"
     write_results(out, results, command)
     if evidence is not None:
