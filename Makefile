@@ -63,7 +63,9 @@ plugins:             ## every plug-in in a virtual environment of its own; write
 
 tiny-rrm: $(VENV)/ready docker   ## train the judge `tiny-rrm` anew: plant flaws, train, put it into the package
 	$(BIN)/reagent train judge-sft --set epochs=2 --out runs/tiny-rrm
-	$(BIN)/python -m reagent_env.trainers.judge_sft runs/tiny-rrm
+	$(BIN)/reagent train judge-sft --set epochs=2 --set seed=1 --set data=runs/tiny-rrm/judge_data.jsonl \
+	  --out runs/tiny-rrm-2
+	$(BIN)/python -m reagent_env.trainers.judge_sft runs/tiny-rrm runs/tiny-rrm-2
 
 soak: $(VENV)/ready docker families   ## 2,000 episodes; files, processes, memory stay flat
 	$(BIN)/python -m pytest tests/soak -m soak

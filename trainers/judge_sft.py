@@ -1,8 +1,8 @@
 """The recipe ``judge-sft``: a judge learns from trajectories with planted flaws.
 
 Reads downwards: records, examples, tokenizer and model, training, the judge's folder, which
-``make_reward_model(folder)`` takes; ``python -m reagent_env.trainers.judge_sft RUN`` puts a run's
-judge into the package, as ``tiny-rrm``. Not here: measuring it (``reagent judge-eval``), reinforcement
+``make_reward_model(folder)`` takes; ``python -m reagent_env.trainers.judge_sft RUN …`` puts the
+runs' judges into the package, as ``tiny-rrm``. Not here: measuring it (``reagent judge-eval``), reinforcement
 (``judge-rl``).
 """
 
@@ -266,31 +266,46 @@ def _model(config: JudgeSftConfig, run: Path, examples: Sequence[JudgeExample]) 
     return make_judge_model(tokenizer, config.seed), tokenizer
 
 
-def ship(run: Path, target: Path = TINY_FOLDER) -> int:
-    """Put a run's judge in the package's place and return its bytes; what was there is replaced.
+def ship(runs: Sequence[Path], target: Path = TINY_FOLDER) -> int:
+    """Put the judges of runs in the package's place and return their bytes; what was there goes.
+
+    Several are one judge, an ensemble (``reward_models/ensemble.py``): the first one's files stand
+    in ``target``, each further one's in a folder below it, which its ``judge.json`` names.
 
     Raises:
-        FileNotFoundError: the run has no judge yet.
-        ValueError: it is too large to ship.
+        FileNotFoundError: a run has no judge yet.
+        ValueError: they are too large to ship.
     """
+    found = [_shipped(run) for run in runs]
+    size = sum(one.stat().st_size for files in found for one in files)
+    if size > SHIPPED_BYTES:
+        raise ValueError(
+            f"{', '.join(map(str, runs))}: {size} bytes, more than {SHIPPED_BYTES}; not shipped."
+        )
+    if target.is_dir():
+        shutil.rmtree(target)
+    names = [f"member_{number}" for number in range(2, len(runs) + 1)]
+    for folder, files in zip([target, *(target / name for name in names)], found, strict=True):
+        folder.mkdir()
+        for one in files:
+            shutil.copyfile(one, folder / one.name)
+    if names:
+        path = target / SETTINGS_FILE
+        settings = json.loads(path.read_text("utf-8")) | {"members": names}
+        path.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+    return sum(one.stat().st_size for one in target.rglob("*") if one.is_file())
+
+
+def _shipped(run: Path) -> list[Path]:
+    """The files of a run's judge that belong in the package."""
     folder = run / "judge"
     files = [one for one in sorted(folder.glob("*")) if one.name in SHIPPED]
     if not {"model.safetensors", "tokenizer.json", SETTINGS_FILE} <= {one.name for one in files}:
         raise FileNotFoundError(
             f"{folder} holds no whole judge; `reagent train judge-sft --out {run}` leaves one."
         )
-    size = sum(one.stat().st_size for one in files)
-    if size > SHIPPED_BYTES:
-        raise ValueError(
-            f"{folder} has {size} bytes, more than {SHIPPED_BYTES}; it is not shipped."
-        )
-    target.mkdir(exist_ok=True)
-    for old in target.iterdir():
-        old.unlink()
-    for one in files:
-        shutil.copy(one, target / one.name)
-    return size
+    return files
 
 
 if __name__ == "__main__":
-    print(f"{ship(Path(sys.argv[1]))} bytes in {TINY_FOLDER}")
+    print(f"{ship([Path(run) for run in sys.argv[1:]])} bytes in {TINY_FOLDER}")

@@ -125,9 +125,14 @@ def _tiny(options: dict[str, Any]) -> RewardModel:
 def _local(folder: str, options: dict[str, Any]) -> RewardModel:
     if not Path(folder).expanduser().is_dir():
         raise ValueError(f"No folder {folder!r}. A reward model's folder holds its weights.")
-    from reagent_env.reward_models.local import LocalJudge
+    from reagent_env.reward_models.local import LocalJudge, members_of
 
-    return LocalJudge(folder, **options)
+    judges = [LocalJudge(one, **options) for one in members_of(Path(folder).expanduser())]
+    if len(judges) == 1:
+        return judges[0]
+    from reagent_env.reward_models.ensemble import EnsembleJudge
+
+    return EnsembleJudge(judges)
 
 
 def __getattr__(name: str) -> Any:

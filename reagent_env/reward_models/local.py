@@ -41,6 +41,7 @@ _DEFAULTS: dict[str, Any] = {
     "batch_size": 8,
     "view": "record",
     "prior": None,
+    "members": [],
 }
 REMEMBERED = 4_096
 """Answers that are kept: equal questions, as short views often are, are answered alike at once."""
@@ -397,6 +398,23 @@ def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
     found = stated if isinstance(stated, list) else [stated]
     ends = [token for token in (*found, tokenizer.eos_token_id) if token is not None]
     return list(dict.fromkeys(ends))
+
+
+def members_of(folder: Path) -> list[Path]:
+    """A judge's folder, and those below it that its ``judge.json`` names as further ``members``.
+
+    Raises:
+        ValueError: ``members`` is no list of names of folders in it.
+    """
+    names = _stated(folder).get("members", [])
+    if not isinstance(names, list) or not all(
+        isinstance(one, str) and (folder / one).is_dir() and (folder / one).parent == folder
+        for one in names
+    ):
+        raise ValueError(
+            f"{folder / SETTINGS_FILE}: members is a list of folders beside it, got {names!r}."
+        )
+    return [folder, *(folder / one for one in names)]
 
 
 def _stated(folder: Path) -> dict[str, Any]:

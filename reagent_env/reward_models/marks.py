@@ -63,7 +63,6 @@ _OPENERS = frozenset(
     )
 )
 _THOUGHT = re.compile(r"<think>(.*?)(?:</think>|$)", re.DOTALL)
-_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|$)", re.DOTALL)
 _FAILED = re.compile(r"Traceback|\w*Error\b|^error|not found|no such|no results", re.I | re.M)
 
 
@@ -264,10 +263,7 @@ def _note(turn: Turn, seen: _Seen) -> str:
         if not all(map(seen.sources.knows, mentioned)):
             return " note new"
         worst = "mix" if worst == "mix" or not seen.sources.together(mentioned) else "ok"
-    beside = _CALL.sub("", _THOUGHT.sub("", turn.completion))
-    beside = re.sub(r"\\boxed\{.*\}", "", beside, flags=re.DOTALL).strip()
-    talk = f" talk{min(9, len(beside.split()) // 5)}" if beside else ""
-    return (f" note {worst}" if worst else "") + talk
+    return f" note {worst}" if worst else ""
 
 
 # Words of the view --------------------------------------------------------------------------------

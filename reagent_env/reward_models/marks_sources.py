@@ -124,13 +124,18 @@ class Sources:
         return all(word in self.question or word in self.read for word in phrase)
 
     def of(self, phrase: Phrase) -> Source:
-        """The best source: the question, else the latest line that was asked about, else any."""
+        """The best source: the question, else the latest line that was asked about, else any.
+
+        A line that says it comes before one that only stands below a heading which does: whoever
+        writes below a heading could else choose the line that is shown.
+        """
         if self.question.issuperset(phrase):
             return Source("question")
         holding = self._holding(phrase)
         if holding:
-            told = [line for line in holding if line.told]
-            return Source("line", (told or holding)[-1])
+            told = [line for line in holding if line.told] or holding
+            said = [line for line in told if set(words(line.text)).issuperset(phrase)]
+            return Source("line", (said or told)[-1])
         return Source("own" if self.own.issuperset(phrase) else "new")
 
     def together(self, mentioned: Sequence[Phrase]) -> bool:

@@ -260,7 +260,7 @@ def test_a_runs_judge_is_put_into_the_package(
     target = tmp_path / "tiny_rrm"
     target.mkdir()
     (target / "of_an_older_one.json").write_text("{}")
-    size = ship(tmp_path / "run", target)
+    size = ship([tmp_path / "run"], target)
     names = {one.name for one in target.iterdir()}
     assert {"config.json", "judge.json", "model.safetensors", "tokenizer.json"} <= names
     assert not names & {"optimizer.pt", "of_an_older_one.json"}
@@ -270,15 +270,33 @@ def test_a_runs_judge_is_put_into_the_package(
     assert (judge.view, judge.max_new_tokens) == ("marks", 9)
 
 
+def test_several_runs_are_shipped_as_one_judge_that_asks_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = make_judge_tokenizer([judgement_text(record(3))])
+    for seed in range(3):
+        model = make_judge_model(tokenizer, seed)
+        save_judge(tmp_path / str(seed) / "judge", model, tokenizer, view="marks", max_new_tokens=9)
+    target = tmp_path / "tiny_rrm"
+    ship([tmp_path / "0", tmp_path / "1", tmp_path / "2"], target)
+    monkeypatch.setattr(reward_models, "TINY_FOLDER", target)
+    judge: Any = make_reward_model("tiny-rrm")
+    assert [member.folder.name for member in judge.members] == ["tiny_rrm", "member_2", "member_3"]
+    weights = {(one.folder / "model.safetensors").read_bytes() for one in judge.members}
+    assert len(weights) == 3
+    ship([tmp_path / "0"], target)
+    assert not (target / "member_2").exists()
+
+
 def test_what_is_unfinished_or_too_large_is_not_shipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(FileNotFoundError, match="holds no whole judge"):
-        ship(tmp_path, tmp_path / "target")
+        ship([tmp_path], tmp_path / "target")
     tokenizer = make_judge_tokenizer([judgement_text(record(3))])
     folder = tmp_path / "judge"
     save_judge(folder, make_judge_model(tokenizer), tokenizer, view="marks", max_new_tokens=9)
     monkeypatch.setattr(judge_sft, "SHIPPED_BYTES", 1_000)
     with pytest.raises(ValueError, match="more than 1000"):
-        ship(tmp_path, tmp_path / "target")
+        ship([tmp_path], tmp_path / "target")
     assert not (tmp_path / "target").exists()
