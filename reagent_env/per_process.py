@@ -35,17 +35,18 @@ class PerProcess(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._forget()
+        self._made: T | None = None
+        self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forget)
 
     def __call__(self) -> T:
         """The process's own, made now if it is not there yet."""
         with self._lock:
             if self._made is None:
-                self._made = self._make()
-                atexit.register(self._made.close)
+                self._made = made = self._make()
+                atexit.register(made.close)
             return self._made
 
     def _forget(self) -> None:
+        self._made = None
         self._lock = threading.Lock()
-        self._made: T | None = None
