@@ -40,7 +40,7 @@ def plan(tmp_path: Path) -> Plan:
         model.mkdir(parents=True)
         (model / "config.json").write_text("{}")
         (model / "model.safetensors").write_bytes(b"weights")
-    return plan_of(FAMILIES["baby-ai"], tmp_path, seeds=3)
+    return plan_of(FAMILIES["mini-mix"], tmp_path, seeds=3)
 
 
 def finish(run: PlannedRun, success: float) -> None:
@@ -100,10 +100,10 @@ def test_results_name_runs_intervals_and_verdicts(plan: Plan, tmp_path: Path) ->
     found = read_family(plan)
     text = table_text([found])
     assert "| *before* |  | 0.250 (n = 200) |" in text
-    assert "| `growing` | 4 → 8 → 12 | 0.70" in text
+    assert "| `growing` | 3 → 5 → 8 | 0.70" in text
     assert "growing − short: better: +20" in text
     assert "long − short: inconclusive" in text or "long − short: no difference" in text
-    record = results_json([found], "scripts/scaling-inter")["families"]["baby-ai"]
+    record = results_json([found], "scripts/scaling-inter")["families"]["mini-mix"]
     assert len(record["runs"]) == 12
     assert {run["interactions"] for run in record["runs"]} == {1200}
     assert {run["held_out_ended_well"] for run in record["runs"]} == {0.5}

@@ -84,7 +84,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "4>8>12@3",
             interactions=2_000,
             held_out=200,
-            judged=True,
         ),
         "mini-mix": Family(
             "mini-mix",
@@ -94,6 +93,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "3>5>8@7",
             interactions=2_000,
             held_out=300,
+            judged=True,
         ),
     }
 )
