@@ -28,6 +28,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from reagent_env.plugins.sb3 import make_sb3_env
 from reagent_env.plugins.sb3_masking import MaskedMaskableRolloutBuffer, MaskedReplayBuffer
+from reagent_env.sandboxes.contract import Limits
 from reagent_env.task_sets.python_math import python_math
 from reagent_env.task_sets.search_qa import search_qa
 
@@ -49,10 +50,19 @@ def search(split: str, reward: dict[str, Any]) -> gym.Env[Any, Any]:
 
 
 def python(split: str, reward: dict[str, Any]) -> gym.Env[Any, Any]:
-    """PythonMath of six kinds; which program a question asks for is what there is to learn."""
+    """PythonMath of six kinds; which program a question asks for is what there is to learn.
+
+    A program for another kind's numbers may search for minutes: it is stopped after half a second.
+    """
     tasks = python_math(split, kinds=SOLVABLE, levels=(1,))
     return make_sb3_env(
-        "reagent/PythonMath-v0", tasks=tasks, sandbox="process", max_turns=4, size=9, **reward
+        "reagent/PythonMath-v0",
+        tasks=tasks,
+        sandbox="process",
+        sandbox_limits=Limits(timeout_s=0.5),
+        max_turns=4,
+        size=9,
+        **reward,
     )
 
 
