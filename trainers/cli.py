@@ -123,9 +123,7 @@ Examples:
 
   reagent train reagent-r --credit turn --advantage turn
 
-  reagent train outcome --schedule scaling-inter:searchqa
-
-  reagent train outcome --env reagent/TextCraft-v0 --schedule scaling-inter:textcraft@12
+  reagent train outcome --schedule scaling-inter:searchqa@12
 
   reagent train judge-sft --out runs/judge
 
