@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,3 +179,12 @@ def test_training_stops_when_too_many_recent_judgements_are_unscored() -> None:
 def test_the_monitor_wants_a_judgement_a_trajectory() -> None:
     with pytest.raises(ValueError, match=r"zip\(\)"):
         UnscoredMonitor().observe([example_trajectory()], [])
+
+
+def test_the_single_one_is_the_first_of_the_small_judges_models() -> None:
+    pytest.importorskip("transformers")
+    both: Any = make_reward_model("tiny-rrm")
+    alone: Any = make_reward_model("tiny-rrm-single")
+    assert [one.folder for one in both.members][0] == alone.folder
+    assert len(both.members) == 2
+    assert not hasattr(alone, "members")
