@@ -185,6 +185,6 @@ def test_the_single_one_is_the_first_of_the_small_judges_models() -> None:
     pytest.importorskip("transformers")
     both: Any = make_reward_model("tiny-rrm")
     alone: Any = make_reward_model("tiny-rrm-single")
-    assert [one.folder for one in both.members][0] == alone.folder
+    assert both.members[0].folder == alone.folder
     assert len(both.members) == 2
     assert not hasattr(alone, "members")
