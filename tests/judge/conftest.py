@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from reagent_env.agents.judge_data import PlantedRecord, plant
+
+sys.path.insert(0, str(Path(__file__).parent))  # planted_pairs: shared by the tests of planting
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ import os
 import re
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import gymnasium
 import pytest
+from planted_pairs import flawed_turn, of_kind, pairs
 
 from reagent_env.agents.judge_data import PlantedRecord, plant, read_records, write_records
 from reagent_env.agents.judge_data.benign import TWINS
@@ -20,26 +20,6 @@ from reagent_env.agents.judge_data.playing import hits, stands_in
 from reagent_env.agents.judge_data.records import CLEAN
 from reagent_env.env import ToolUseEnv
 from reagent_env.graders import grade
-from reagent_env.trajectory import Turn
-
-
-def pairs(records: list[PlantedRecord]) -> list[tuple[PlantedRecord, PlantedRecord]]:
-    """(flawed or twin, clean partner)."""
-    by_id: defaultdict[str, dict[bool, PlantedRecord]] = defaultdict(dict)
-    for record in records:
-        by_id[record.pair_id][record.kind == CLEAN] = record
-    return [(pair[False], pair[True]) for pair in by_id.values()]
-
-
-def of_kind(records: list[PlantedRecord], kind: str) -> list[PlantedRecord]:
-    found = [record for record in records if record.kind == kind]
-    assert found, f"no {kind} was planted"
-    return found
-
-
-def flawed_turn(record: PlantedRecord) -> Turn:
-    assert record.turn is not None
-    return record.trajectory.turns[record.turn]
 
 
 def read_before(record: PlantedRecord) -> str:

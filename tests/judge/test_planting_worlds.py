@@ -7,16 +7,16 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import gymnasium
 import pytest
+from planted_pairs import flawed_turn, of_kind, pairs
 
 from reagent_env.agents.judge_data import PlantedRecord, plant
 from reagent_env.agents.judge_data.cli import ALL
 from reagent_env.agents.judge_data.flaws import flaw_kinds
-from reagent_env.agents.judge_data.records import CLEAN
 from reagent_env.env import ToolUseEnv
 from reagent_env.trajectory import Turn
 
@@ -41,25 +41,6 @@ def planted() -> dict[str, list[PlantedRecord]]:
     made = {env_id: plant(env_id, 6, flaws_per_task=10) for env_id in WORLDS}
     made[SQL] = plant(SQL, 3, flaws_per_task=14, twins_per_task=1, sandbox="process")
     return made
-
-
-def pairs(records: list[PlantedRecord]) -> list[tuple[PlantedRecord, PlantedRecord]]:
-    """(flawed or twin, clean partner)."""
-    by_id: defaultdict[str, dict[bool, PlantedRecord]] = defaultdict(dict)
-    for record in records:
-        by_id[record.pair_id][record.kind == CLEAN] = record
-    return [(pair[False], pair[True]) for pair in by_id.values()]
-
-
-def of_kind(records: list[PlantedRecord], kind: str) -> list[PlantedRecord]:
-    found = [record for record in records if record.kind == kind]
-    assert found, f"no {kind} was planted"
-    return found
-
-
-def flawed_turn(record: PlantedRecord) -> Turn:
-    assert record.turn is not None
-    return record.trajectory.turns[record.turn]
 
 
 def command_of(turn: Turn) -> str:

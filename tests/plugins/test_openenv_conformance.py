@@ -64,7 +64,9 @@ class OpenEnvDriver:
         return self._clients[key]
 
 
-class TestOpenEnv(ConformanceSuite):
+class ThroughServers:
+    """The driver of a suite, whose servers end with the test."""
+
     @pytest.fixture(autouse=True)
     def servers(self) -> Any:
         self._driver = OpenEnvDriver()
@@ -75,12 +77,9 @@ class TestOpenEnv(ConformanceSuite):
         return self._driver
 
 
-class TestOpenEnvOutside(OutsideSuite):
-    @pytest.fixture(autouse=True)
-    def servers(self) -> Any:
-        self._driver = OpenEnvDriver()
-        with self._driver.open:
-            yield
+class TestOpenEnv(ThroughServers, ConformanceSuite):
+    pass
 
-    def driver(self) -> Driver:
-        return self._driver
+
+class TestOpenEnvOutside(ThroughServers, OutsideSuite):
+    pass
