@@ -74,16 +74,16 @@ class World:
                 f"Java did not start ScienceWorld ({type(error).__name__}: {error}); "
                 "try `java -version`, and `reagent envs` for what is missing."
             ) from error
-        java_gateway = importlib.import_module("py4j.java_gateway")
-        self._gateway = java_gateway.JavaGateway(
-            gateway_parameters=java_gateway.GatewayParameters(
-                port=port, auth_token=token, auto_field=False, read_timeout=CALL_SECONDS
-            ),
-            java_process=self._process,
-        )
-        self._world: Any = self._asked(
-            lambda: self._gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
-        )
+        from reagent_env.families.sci_world_client import connected  # py4j is an extra
+
+        gateway, self._client = connected(port, token, CALL_SECONDS)
+        try:
+            self._world: Any = self._asked(
+                lambda: gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+            )
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def process_id(self) -> int:
@@ -132,7 +132,7 @@ class World:
         if self._closed:
             return
         self._closed = True
-        _silence(self._gateway.shutdown)
+        self._client.end()
         _silence(self._process.stdin.close)  # it ends itself where nobody holds this
         try:
             self._process.wait(0.5)
@@ -151,14 +151,14 @@ class World:
         return bool(self._asked(lambda: self._world.agentInterface().get().isInErrorState()))
 
     def _asked(self, ask: Callable[[], Any]) -> Any:
-        protocol = importlib.import_module("py4j.protocol")
+        from reagent_env.families.sci_world_client import Py4JError, first_line
+
         try:
             return ask()
-        except (protocol.Py4JError, OSError) as error:
+        except (Py4JError, OSError) as error:
             self.broken = True
-            first = str(error).partition("\n")[0]
             raise ToolBackendError(
-                f"ScienceWorld's Java process failed: {type(error).__name__}: {first}"
+                f"ScienceWorld's Java process failed: {type(error).__name__}: {first_line(error)}"
             ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -201,6 +202,79 @@ def test_a_killed_process_masks_its_episode_and_is_replaced(env: Any) -> None:
     assert "ScienceWorld's Java process failed" in info["infrastructure_error"]
     env.reset(seed=0)
     assert "This room is called" in env.step(call("look around"))[0]
+
+
+def test_a_killed_process_leaves_no_socket_open_and_nothing_on_the_terminal() -> None:
+    # In a process of its own, as its root logger must be untouched: to log to that is to print.
+    program = """
+import gc, os, signal, sys, warnings
+from reagent_env.errors import ToolBackendError
+from reagent_env.families.sci_world_jvm import World
+
+warnings.simplefilter("always", ResourceWarning)
+world = World()
+held = world._world
+os.kill(world.process_id, signal.SIGKILL)
+world._process.wait(10)
+for _ in range(2):
+    try:
+        world.call("getTaskNames")
+    except ToolBackendError as error:
+        print(error)
+world.close()
+world.close()
+del world, held
+gc.collect()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == ""
+    first, second = done.stdout.splitlines()
+    assert first.startswith("ScienceWorld's Java process failed: Py4JNetworkError: ")
+    assert second.endswith(": Gateway is not connected.")  # it is not asked again
+
+
+def test_a_process_that_cannot_be_reached_leaves_no_socket_open() -> None:
+    from reagent_env.families.sci_world_client import Py4JError, connected
+
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        _, client = connected(taken.getsockname()[1], "token", 1.0)
+        before = len(os.listdir("/proc/self/fd"))
+        for said in ("trying to connect", "not connected"):
+            with pytest.raises(Py4JError, match=said) as raised:
+                client.send_command("p\n")
+            assert raised.tb is not None  # it holds Py4J's frames, and they the connection
+            assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_command_is_sent_once_however_it_ends() -> None:
+    """Py4J sends again what was not answered: a step would be done twice."""
+    from reagent_env.families.sci_world_client import Py4JError, connected
+
+    said: list[bytes] = []
+
+    def java(server: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:  # closed: the test is over
+                return
+            with connection, connection.makefile("rb") as lines:
+                connection.settimeout(5.0)
+                said.extend((lines.readline(), lines.readline()))  # the greeting
+                connection.sendall(b"!yv\n")
+                said.append(lines.readline())
+                # and closes: no answer
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        listening = threading.Thread(target=java, args=(server,), daemon=True)
+        listening.start()
+        _, client = connected(server.getsockname()[1], "token", 5.0)
+        with pytest.raises(Py4JError):
+            client.send_command("step\n")
+        server.shutdown(socket.SHUT_RDWR)
+        listening.join(5.0)
+    assert said == [b"A\n", b"token\n", b"step\n"]
 
 
 def test_java_that_does_not_start_says_what_to_try() -> None:
