@@ -327,7 +327,7 @@ _IS_FIELD = """field => (field.isContentEditable
       && !['button', 'submit', 'checkbox', 'radio', 'file', 'image', 'reset'].includes(field.type)))
   && !field.readOnly && !field.disabled"""
 _OPTIONS = """list => list.tagName !== 'SELECT' || list.disabled ? null
-  : Array.from(list.options).map(option => option.label)"""
+  : Array.from(list.options).filter(one => one.matches(':enabled')).map(one => one.label)"""
 _SCROLL = """(element, part) => {
   element.scrollTop += part * element.clientHeight;
   element.dispatchEvent(new Event('scroll'));

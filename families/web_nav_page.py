@@ -12,6 +12,7 @@ package brings may run, so that text typed into a page cannot pay itself.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import io
 import re
@@ -121,7 +122,7 @@ class Page:
             action: Takes Playwright's locator of the element (or its page) and returns a coroutine.
 
         Raises:
-            ToolError: there is no such element now.
+            ToolError: there is no such element now, or none that can be acted on so: one out of sight.
             ToolBackendError: the browser crashed or is silent too long.
         """
         if reference is not None and reference not in _REFERENCE.findall(self.tree):
@@ -165,7 +166,19 @@ class Page:
         target = self._page
         if reference is not None:
             target = self._page.locator(f"aria-ref={reference}")
-        await action(target)
+        playwright = importlib.import_module("playwright.async_api")
+        try:
+            await action(target)
+        except playwright.Error as error:
+            late = isinstance(error, playwright.TimeoutError)
+            if late and (reference is None or await target.count()):
+                raise
+            await self._look()  # fails as well if it was the browser
+            why = str(error).partition("\n")[0].partition(": ")[2]  # after the method's name
+            raise ToolError(
+                f"{reference or 'the page'} cannot be acted on like that "
+                f"({'it is gone' if late else why}); take something else."
+            ) from error
         await self._look()
 
     async def _look(self) -> None:

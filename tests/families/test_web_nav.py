@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from reagent_env.env import ToolUseEnv
-from reagent_env.errors import TaskError, ToolBackendError
+from reagent_env.errors import TaskError, ToolBackendError, ToolError
 from reagent_env.families import web_nav_browser, web_nav_page
 from reagent_env.families.web_nav import (
     PAGES,
@@ -156,6 +157,48 @@ def test_a_wrong_action_is_explained_at_once(page: str, action: str, told: str) 
     assert told in observation
     assert (reward, terminated, truncated) == (0.0, False, False)
     env.close()
+
+
+def test_a_click_on_what_is_out_of_sight_is_the_policys_mistake_and_masks_nothing() -> None:
+    """The page says to screen readers alone, far outside what is seen, that a search found nothing."""
+    env = env_of("use-autocomplete", max_turns=3)
+    env.reset(options={"task": 0})
+    observation, *_ = env.step(call("type", element="e5", text="ref"))
+    told = re.search(r"\[ref=(e\d+)\]: No search results", observation)
+    assert told is not None
+    observation, reward, terminated, truncated, _ = env.step(call("click", element=told[1]))
+    assert f"{told[1]} cannot be acted on like that (Element is outside" in observation
+    assert (reward, terminated, truncated) == (0.0, False, False)
+    observation, reward, _, truncated, info = env.step(call("wait"))
+    assert "No search results" in observation
+    assert (reward, truncated, info["stop_reason"]) == (0.0, True, "max_turns")
+    env.close()
+
+
+def test_an_element_that_goes_away_before_the_click_masks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_nav_page, "ACTION_MS", 500)
+    page = Page("click-test", "0", "train")
+
+    async def act(element: Any) -> None:
+        await element.evaluate("element => element.remove()")
+        await element.click(force=True)
+
+    with pytest.raises(ToolError, match=r"e5 cannot be acted on like that \(it is gone\)"):
+        page.act("e5", act)
+    assert "e5" not in page.tree
+    page.close()
+
+
+def test_an_action_that_a_living_element_never_takes_is_the_browsers_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(web_nav_page, "ACTION_MS", 500)
+    page = Page("click-test", "0", "train")
+    with pytest.raises(ToolBackendError, match="Timeout 500ms"):
+        page.act("e5", lambda element: element.wait_for(state="hidden"))
+    page.close()
 
 
 def test_random_actions_seldom_get_there() -> None:
