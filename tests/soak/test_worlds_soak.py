@@ -79,7 +79,7 @@ def test_two_thousand_episodes_of_a_world_stay_flat(
     with capfd.disabled():
         for number in range(EPISODES):
             *_, last = play(env, players[number % len(players)], number)
-            assert 0.0 <= last[1] <= 1.0, last
+            assert 0.0 <= last[1] <= 1.0, (number, last[4].get("infrastructure_error"))
             if (number + 1) % EVERY == 0:
                 samples.append(held())
                 everything, here, files, processes = samples[-1]
