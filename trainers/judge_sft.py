@@ -22,8 +22,9 @@ from reagent_env.reward_models import TINY_FOLDER
 from reagent_env.reward_models.local import SETTINGS_FILE
 from reagent_env.reward_models.marks import marked_messages
 from reagent_env.reward_models.prompt import judge_messages
-from reagent_env.trainers.config_fields import Count, Natural, Positive, check_fields
+from reagent_env.trainers.config_fields import Count, Fraction, Natural, Positive, check_fields
 from reagent_env.trainers.judge.examples import JudgeExample, View, balanced, judge_examples
+from reagent_env.trainers.judge.odd import with_odd
 
 TASKS = {
     "reagent/MiniMix-v0": 700,
@@ -78,6 +79,9 @@ class JudgeSftConfig:
     """Training tasks of each; 0 is what :data:`TASKS` says."""
     leave_out: str = ""
     """Kinds of flaw that are not shown, comma-separated: to see what a judge makes of new ones."""
+    odd: Fraction = 0.25
+    """Views of the kind ``marks`` with one line damaged blindly, for each other example: they teach
+    the judge that what it was never shown may be wrong (``judge/odd.py``)."""
     epochs: Count = 3
     """Passes over the examples."""
     batch: Count = 32
@@ -168,7 +172,8 @@ def examples_for(records: Sequence[PlantedRecord], config: JudgeSftConfig) -> li
     left_out = listed(config.leave_out)
     gone = {one.pair_id for one in records if one.kind in left_out}
     kept = [one for one in records if one.pair_id not in gone]
-    return balanced(judge_examples(kept, VIEWS[config.view], seed=config.seed), config.seed)
+    shown = balanced(judge_examples(kept, VIEWS[config.view], seed=config.seed), config.seed)
+    return with_odd(shown, config.odd, config.seed) if config.view == "marks" else shown
 
 
 def mean_score(examples: Sequence[JudgeExample]) -> float:

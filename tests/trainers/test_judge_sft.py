@@ -32,6 +32,7 @@ from reagent_env.trainers.judge.examples import (  # noqa: E402
     without_thoughts,
 )
 from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer  # noqa: E402
+from reagent_env.trainers.judge.odd import ODD, odd_examples, with_odd  # noqa: E402
 from reagent_env.trainers.judge.training import judge_sample, train_judge  # noqa: E402
 from reagent_env.trainers.judge_sft import (  # noqa: E402
     JudgeSftConfig,
@@ -300,3 +301,47 @@ def test_what_is_unfinished_or_too_large_is_not_shipped(
     with pytest.raises(ValueError, match="more than 1000"):
         ship([tmp_path], tmp_path / "target")
     assert not (tmp_path / "target").exists()
+
+
+# Odd views --------------------------------------------------------------------------------------
+
+
+def test_an_odd_view_differs_from_a_sound_one_in_one_turn_which_is_called_odd() -> None:
+    sound = judge_examples([record(4)], marked_messages, prefixes=0, unfinished=0, bare=0)
+    was = sound[0].messages[-1]["content"].split("\n")
+    for one in odd_examples(sound, 60):
+        assert one.kind == ODD
+        rows = one.messages[-1]["content"].split("\n")
+        assert rows[0] == was[0]
+        assert rows[-1] == was[-1]
+        turns = [row.partition(" ")[2] for row in rows[1:-1]]
+        assert [row.partition(" ")[0] for row in rows[1:-1]] == [
+            str(number) for number in range(1, len(turns) + 1)
+        ]
+        judgement = parse_judgement(one.judgement, turns=len(turns))
+        assert judgement.turn_scores is not None
+        place = judgement.reasoning.split(", ").index(
+            next(verdict for verdict in judgement.reasoning.split(", ") if ODD in verdict)
+        )
+        before = [row.partition(" ")[2] for row in was[1:-1]]
+        assert turns[:place] == before[:place]
+        assert turns != before
+        assert judgement.turn_scores == (0.95,) * place + (0.5,) * (len(turns) - place)
+
+
+def test_odd_views_know_nothing_of_what_was_left_out() -> None:
+    """Their words are those of the examples they are made of, or of random letters."""
+    shown = judge_examples([record(3), record(3, flawed=1)], marked_messages, prefixes=0, bare=0)
+    sound = [one for one in shown if one.kind == CLEAN]
+    assert "again" in "".join(one.messages[-1]["content"] for one in shown)
+    assert "again" not in "".join(one.messages[-1]["content"] for one in odd_examples(sound, 200))
+
+
+def test_a_share_of_odd_views_comes_on_top_and_the_same_way_each_time() -> None:
+    sound = judge_examples([record(4, pair=str(n)) for n in range(3)], marked_messages) * 8
+    together = with_odd(sound, 0.25)
+    assert len(together) == len(sound) + len(sound) // 4
+    assert together == with_odd(sound, 0.25)
+    assert with_odd(sound, 0) == sound
+    with pytest.raises(ValueError, match="no sound example"):
+        odd_examples([], 1)

@@ -25,6 +25,7 @@ from reagent_env.agents.judge_eval.measures import preference
 from reagent_env.reward_models import RewardModel, make_reward_model
 from reagent_env.reward_models.marks import marked_messages
 from reagent_env.trainers.judge.examples import balanced, judge_examples
+from reagent_env.trainers.judge.odd import with_odd
 from reagent_env.trainers.judge_rl import flawed_pairs
 from reagent_env.trainers.judge_sft import JudgeSftConfig, run_judge_sft
 
@@ -37,6 +38,7 @@ def leave_kinds_out(
     epochs: int = 2,
     together: int = 1,
     examples: int = 0,
+    odd: float = JudgeSftConfig.odd,
     threads: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, float]:
@@ -49,6 +51,7 @@ def leave_kinds_out(
         epochs: Passes of each training.
         together: Kinds left out at a time: two halve the time, and ask more of the judge.
         examples: Learn from so many at most, drawn at random; 0 is all.
+        odd: Odd views for each of those, as in ``judge-sft``.
         threads: Threads of torch; 0 is its own choice.
         say: Told each kind's figure as it is known.
     """
@@ -66,11 +69,13 @@ def leave_kinds_out(
             data=str(train),
             leave_out=",".join(group),
             epochs=epochs,
+            odd=odd,
             threads=threads,
         )
         if not (folder / "judge").is_dir():
             left = balanced([one for one in shown if one.kind not in group])
             left = random.Random("left out").sample(left, min(examples or len(left), len(left)))
+            left = with_odd(left, config.odd, config.seed)
             run_judge_sft(config, say=lambda line: None, examples=left)
         judge = make_reward_model(str(folder / "judge"))
         for kind in group:
@@ -104,11 +109,19 @@ def main(
     epochs: int = 2,
     together: int = 1,
     examples: int = 0,
+    odd: float = JudgeSftConfig.odd,
     threads: int = 0,
 ) -> None:
     """Train one judge a kind, or two kinds, without it, and say what it makes of it."""
     leave_kinds_out(
-        train, test, out, epochs=epochs, together=together, examples=examples, threads=threads
+        train,
+        test,
+        out,
+        epochs=epochs,
+        together=together,
+        examples=examples,
+        odd=odd,
+        threads=threads,
     )
 
 
