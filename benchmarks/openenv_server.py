@@ -6,7 +6,10 @@
 The echo environment is written here after OpenEnv's own (huggingface/OpenEnv, ``envs/echo_env``), in
 both of its forms: a plain ``Environment`` that gives the message back, which is the faster one and
 the bar, and the MCP tool that the repository has now. Ours takes a completion with a tool call, runs
-the tool and answers. Servers run in processes of their own. The bar: ours ≥ 0.7 × the plain echo.
+a tool that gives the message back, and answers; once with a tool that ends by itself, as echo's step
+does, once under the default time limit, which costs a thread. Servers run in processes of their own,
+each as its package serves: ours by ``serve()``. The bar: ours ≥ 0.7 × the plain echo. Beside it, each
+server's own processor time a step, which other work on the machine changes less than the speed.
 """
 
 from __future__ import annotations
@@ -22,13 +25,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import uvicorn
 from openenv import GenericEnvClient
 from openenv.core.env_server import create_app
 from openenv.core.env_server.interfaces import Environment
 from openenv.core.env_server.types import Action, Observation, State
 
-CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'
+MESSAGE = "Four score and seven years ago"
+CALL = '<tool_call>\n{"name": "echo", "arguments": {"message": "' + MESSAGE + '"}}\n</tool_call>'
 
 
 class EchoAction(Action):
@@ -111,25 +116,44 @@ def echo_by_mcp(sessions: int) -> Any:
     )
 
 
-def ours(sessions: int) -> Any:
-    from reagent_env.plugins.conformance_env import LEDGER
-    from reagent_env.plugins.openenv import make_app
+def serve_ours(port: int, sessions: int, **limits: Any) -> None:
+    from reagent_env import ToolUseEnv, tool
+    from reagent_env.plugins.openenv import serve
+    from reagent_env.testing import addition_tasks
 
-    return make_app(LEDGER, max_sessions=sessions, max_turns=1_000_000)
+    @tool(**limits)
+    def echo(message: str) -> str:
+        """Give the message back.
+
+        Args:
+            message: What to give back.
+        """
+        return message
+
+    def make() -> ToolUseEnv:
+        return ToolUseEnv(addition_tasks(), [echo], max_turns=1_000_000)
+
+    serve(make, port=port, max_sessions=sessions)
 
 
-SIDES: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
-    "ours": (ours, {"text": CALL}),
-    "echo": (echo, {"message": CALL}),
+def serve_theirs(app: Any, port: int) -> None:
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
+
+
+SIDES: dict[str, tuple[Callable[[int, int], None], dict[str, Any]]] = {
+    "ours": (lambda port, sessions: serve_ours(port, sessions, timeout_s=None), {"text": CALL}),
+    "ours, time limit": (serve_ours, {"text": CALL}),
+    "echo": (lambda port, sessions: serve_theirs(echo(sessions), port), {"message": CALL}),
     "echo by MCP": (
-        echo_by_mcp,
+        lambda port, sessions: serve_theirs(echo_by_mcp(sessions), port),
         {"type": "call_tool", "tool_name": "echo_message", "arguments": {"message": CALL}},
     ),
 }
+"""How a side serves, given a port and as many sessions as may come; and what its client sends."""
 
 
-def serve(name: str, port: int, sessions: int) -> None:
-    uvicorn.run(SIDES[name][0](sessions), host="127.0.0.1", port=port, log_level="error")
+def serve_side(name: str, port: int, sessions: int) -> None:
+    SIDES[name][0](port, sessions)
 
 
 async def steps_per_s(port: int, action: dict[str, Any], sessions: int, steps: int) -> float:
@@ -162,39 +186,59 @@ def main() -> None:
     sides = {name: SIDES[name] for name in given.only}
     context = multiprocessing.get_context("spawn")
     ports: dict[str, int] = {}
+    servers: dict[str, psutil.Process] = {}
     processes = []
     for name in sides:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             ports[name] = free.getsockname()[1]
-        process = context.Process(target=serve, args=(name, ports[name], 64), daemon=True)
+        process = context.Process(target=serve_side, args=(name, ports[name], 64), daemon=True)
         process.start()
         processes.append(process)
+        servers[name] = psutil.Process(process.pid)
     for port in ports.values():
         wait_for_port(port)
     found: dict[str, Any] = {"bar": 0.7}
     for sessions in given.sessions:
         speeds: dict[str, list[float]] = {name: [] for name in sides}
+        spent = dict.fromkeys(sides, 0.0)
         for _ in range(given.rounds):  # in turn, so that other load meets all alike
             for name, (_, action) in sides.items():
+                before = processor_seconds(servers[name])
                 speed = steps_per_s(ports[name], action, sessions, given.steps)
                 speeds[name].append(asyncio.run(speed))
+                spent[name] += processor_seconds(servers[name]) - before
         ratios = {
-            name: statistics.quantiles(
-                (one / other for one, other in zip(speeds["ours"], speeds[name], strict=True)), n=4
+            f"{mine} / {theirs}": statistics.quantiles(
+                (one / other for one, other in zip(speeds[mine], speeds[theirs], strict=True)), n=4
             )
-            for name in sides
-            if name != "ours"
+            for mine in sides
+            for theirs in sides
+            if mine.startswith("ours") and not theirs.startswith("ours")
         }
         medians = {name: statistics.median(one) for name, one in speeds.items()}
+        took = {name: all_of_it / given.rounds / given.steps for name, all_of_it in spent.items()}
         print(f"{sessions} session(s): " + ", ".join(f"{n} {s:.0f}/s" for n, s in medians.items()))
+        print(
+            "  server's processor ms a step: "
+            + ", ".join(f"{n} {1e3 * s:.3f}" for n, s in took.items())
+        )
         for name, (low, middle, high) in ratios.items():
-            print(f"  ours / {name}: {middle:.2f}, quartiles {low:.2f} – {high:.2f}")
-        found[f"{sessions} sessions"] = {"steps_per_s": medians, "ours_over_quartiles": ratios}
+            print(f"  {name}: {middle:.2f}, quartiles {low:.2f} – {high:.2f}")
+        found[f"{sessions} sessions"] = {
+            "steps_per_s": medians,
+            "ratio_quartiles": ratios,
+            "server_processor_s_per_step": took,
+        }
     for process in processes:
         process.terminate()
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def processor_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 def wait_for_port(port: int) -> None:

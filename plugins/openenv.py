@@ -61,6 +61,8 @@ IDLE_SECONDS = 600.0
 START_SECONDS = 60.0
 """How long :func:`running` waits for its server, at first and at the end."""
 _GOING_AWAY = 1001
+_SERVING = {"log_level": "warning", "ws_per_message_deflate": False}
+"""To compress a few hundred bytes costs more than to send them."""
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -139,7 +141,9 @@ class ToolUseEnvironment(Environment[CompletionAction, TaskObservation, TaskStat
         self._env: TextEnv | None = None
         self._closed = False
         self._lock = threading.Lock()  # the server may close while a step is under way
-        self._state = TaskState()
+        self._begun = TaskState()
+        self._steps = 0
+        self._last: TaskObservation | None = None
         self.live.add(self)
 
     def reset(
@@ -177,11 +181,12 @@ class ToolUseEnvironment(Environment[CompletionAction, TaskObservation, TaskStat
             except INFRASTRUCTURE_ERRORS as error:
                 why = f"{type(error).__name__}: {error}"
                 return TaskObservation(done=True, truncated=True, infrastructure_error=why)
-            self._state = TaskState(
+            self._begun = TaskState(
                 episode_id=episode_id or info["task_id"],
                 env_id=self.env_name,
                 task_id=info["task_id"],
             )
+            self._steps, self._last = 0, None
             inner = env.unwrapped
             assert isinstance(inner, ToolUseEnv)
             return TaskObservation(
@@ -200,15 +205,16 @@ class ToolUseEnvironment(Environment[CompletionAction, TaskObservation, TaskStat
                 raise ValueError("The session has no episode (or its lease ended); call reset().")
             observation, reward, terminated, truncated, info = self._env.step(action.text)
             seen = observed(observation, float(reward), terminated, truncated, info)
-            state = self._state
-            state.step_count, state.attempt = state.step_count + 1, seen.attempt
-            state.stop_reason = seen.stop_reason
+            self._steps, self._last = self._steps + 1, seen
             return seen
 
     @property
     def state(self) -> TaskState:
         """Where the session stands."""
-        return self._state
+        if self._last is None:
+            return self._begun
+        where = {"attempt": self._last.attempt, "stop_reason": self._last.stop_reason}
+        return self._begun.model_copy(update={"step_count": self._steps, **where})
 
     def close(self) -> None:
         """Give the environment and its sandbox back. Twice is fine."""
@@ -416,7 +422,7 @@ def serve(
     """
     import uvicorn
 
-    uvicorn.run(make_app(id_or_env, **settings), host=host, port=port, log_level="warning")
+    uvicorn.run(make_app(id_or_env, **settings), host=host, port=port, **_SERVING)
 
 
 @contextmanager
@@ -437,7 +443,7 @@ def running(app: Any, host: str = "127.0.0.1") -> Iterator[str]:
 
     with socket.socket() as listening:
         listening.bind((host, 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws_ping_interval=None))
+        server = uvicorn.Server(uvicorn.Config(app, ws_ping_interval=None, **_SERVING))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         deadline = time.monotonic() + START_SECONDS

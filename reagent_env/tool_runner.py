@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from reagent_env.daemon_threads import run_in_thread
+from reagent_env.daemon_threads import Pending, run_in_thread
 from reagent_env.errors import INFRASTRUCTURE_ERRORS, ToolError
 from reagent_env.sandboxes.contract import Sandbox
 from reagent_env.simulator import Simulator
@@ -170,7 +170,7 @@ def _launch(
     if tool.timeout_s is not None:
         limit = min(limit, tool.timeout_s)
     deadline = time.monotonic() + limit
-    pending: Future[ToolResult]
+    pending: Future[ToolResult] | Pending
     if tool.is_async:
         pending = asyncio.run_coroutine_threadsafe(
             _run_async(tool, arguments, call), _background_loop()
