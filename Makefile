@@ -76,13 +76,9 @@ soak: $(VENV)/ready docker families   ## 2,000 episodes; files, processes, memor
 	.venv-bench/bin/python -m pip install --quiet skyrl-gym==0.4.0
 	@touch $@
 
-bench: $(VENV)/ready .venv-bench/ready docker   ## benchmarks, both sides in one run
-	$(BIN)/reagent sandbox bench
-	.venv-bench/bin/python benchmarks/tool_step.py
-	.venv-bench/bin/python benchmarks/plugins.py
-	$(BIN)/python benchmarks/vector_env.py
-	$(BIN)/python benchmarks/served_judge.py
-	$(BIN)/python benchmarks/local_judge.py
+BENCH ?=
+bench: $(VENV)/ready .venv-bench/ready docker families   ## every benchmark, both sides in one run; a table and a picture (an hour)
+	$(BIN)/python benchmarks/suite.py $(BENCH)
 
 clean:               ## remove the virtual environment and caches
 	rm -rf $(VENV) .venv-* .typing .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -6,25 +6,29 @@ the process, so that a busy machine distorts them less. Bars: at 16 conversation
 has at least 0.95 of the rate of ``generate`` on the whole batch; turn 16 costs at most 1.3 times
 turn 2.
 
-    python benchmarks/engine.py [--smollm2]
+    python benchmarks/engine.py [--smollm2] [--quick]
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from machine import Watch
+from rows import Row, deliver, spread
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from reagent_env.trainers.engines.base import Sampling
 from reagent_env.trainers.engines.hf import HFEngine
 
 BATCHES = (1, 16, 64)
-PROMPT, NEW, ROUNDS = 64, 32, 3
+PROMPT, NEW, ROUNDS = 64, 32, 6
+OF_GENERATE, OF_TURN_2 = 0.95, 1.3
 TURNS, OBSERVATION, ANSWER = 16, 24, 16
 
 
@@ -104,40 +108,61 @@ def turn_seconds(engine: HFEngine, count: int, vocabulary: int) -> list[float]:
     return seconds
 
 
-def main() -> int:
-    large = "--smollm2" in sys.argv
+def against_generate(engine: HFEngine, model: Any, count: int, rounds: int) -> Row:
+    batch = prompts(count, int(model.config.vocab_size))
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(count * NEW / processor_seconds(lambda: by_engine(engine, batch)))
+        theirs.append(count * NEW / processor_seconds(lambda: by_generate(model, batch)))
+    ratio, quartiles = spread([a / b for a, b in zip(ours, theirs, strict=True)])
+    return Row(
+        name=f"engine, {count} at once",
+        compares="the engine / transformers' generate, greedy, processor time",
+        measured=ratio,
+        quartiles=quartiles,
+        bar=OF_GENERATE if count >= 16 else None,
+        ours=statistics.median(ours),
+        other=statistics.median(theirs),
+        unit="tokens/s",
+    )
+
+
+def late_turn(engine: HFEngine, vocabulary: int, rounds: int) -> Row:
+    runs = [turn_seconds(engine, 4, vocabulary) for _ in range(rounds)]
+    ratio, quartiles = spread([run[TURNS - 1] / run[1] for run in runs])
+    return Row(
+        name=f"engine, turn {TURNS}",
+        compares=f"turn {TURNS} / turn 2 of 4 conversations: {OBSERVATION} tokens read, {ANSWER} written",
+        measured=ratio,
+        quartiles=quartiles,
+        bar=OF_TURN_2,
+        most=True,
+        ours=statistics.median(run[TURNS - 1] for run in runs) * 1e3,
+        other=statistics.median(run[1] for run in runs) * 1e3,
+        unit="ms",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--smollm2", action="store_true", help="in place of the small model")
+    parser.add_argument("--quick", action="store_true", help="two rounds: to see that it runs")
+    parser.add_argument("--json", type=Path, help="a file for the rows")
+    given = parser.parse_args()
+    watch = Watch()
     torch.set_num_threads(1)
-    model = smollm2() if large else small_model()
-    vocabulary = int(model.config.vocab_size)
+    model = smollm2() if given.smollm2 else small_model()
     millions = sum(one.numel() for one in model.parameters()) / 1e6
     print(f"{millions:.1f} M parameters, prompts of {PROMPT}, {NEW} new tokens, one thread")
-    missed = False
+    rounds = 1 if given.smollm2 else 2 if given.quick else ROUNDS
     with HFEngine(model, stop_ids=[], context_length=2048) as engine:
-        for count in BATCHES[:2] if large else BATCHES:
-            batch = prompts(count, vocabulary)
-            ours, theirs = [], []
-            for _ in range(1 if large else ROUNDS):
-                ours.append(processor_seconds(lambda batch=batch: by_engine(engine, batch)))  # type: ignore[misc]
-                theirs.append(processor_seconds(lambda batch=batch: by_generate(model, batch)))  # type: ignore[misc]
-            tokens = count * NEW
-            a, b = tokens / statistics.median(ours), tokens / statistics.median(theirs)
-            met = count < 16 or a >= 0.95 * b
-            missed |= not met
-            print(
-                f"  {count:3} at once: engine {a:7,.0f} tokens/s, generate {b:7,.0f}, "
-                f"ratio {a / b:.2f}{'' if met else '   BAR MISSED'}"
-            )
-        runs = [turn_seconds(engine, 4, vocabulary) for _ in range(1 if large else ROUNDS)]
-        second, last = (statistics.median(run[turn] for run in runs) for turn in (1, TURNS - 1))
-        met = last <= 1.3 * second
-        missed |= not met
-        print(
-            f"  4 conversations of {TURNS} turns ({OBSERVATION} tokens read, {ANSWER} written): "
-            f"turn 2 {second * 1e3:.0f} ms, turn {TURNS} {last * 1e3:.0f} ms, "
-            f"ratio {last / second:.2f} (bar 1.3){'' if met else '   BAR MISSED'}"
-        )
-    return int(missed)
+        batches = BATCHES[:2] if given.smollm2 else BATCHES
+        rows = [against_generate(engine, model, count, rounds) for count in batches]
+        rows.append(late_turn(engine, int(model.config.vocab_size), rounds))
+    deliver(given.json, "engine", rows, watch.machine(), {"parameters_in_millions": millions})
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
