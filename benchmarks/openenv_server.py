@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import socket
 import statistics
@@ -27,11 +26,14 @@ from typing import Any
 
 import psutil
 import uvicorn
+from machine import Watch
 from openenv import GenericEnvClient
 from openenv.core.env_server import create_app
 from openenv.core.env_server.interfaces import Environment
 from openenv.core.env_server.types import Action, Observation, State
+from rows import Row, deliver
 
+BAR = 0.7
 MESSAGE = "Four score and seven years ago"
 CALL = '<tool_call>\n{"name": "echo", "arguments": {"message": "' + MESSAGE + '"}}\n</tool_call>'
 
@@ -181,8 +183,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--only", nargs="+", choices=list(SIDES), default=list(SIDES))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="two rounds: to see that it runs")
+    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
+    rounds = 2 if given.quick else given.rounds
+    watch = Watch()
+    rows: list[Row] = []
     sides = {name: SIDES[name] for name in given.only}
     context = multiprocessing.get_context("spawn")
     ports: dict[str, int] = {}
@@ -198,11 +204,11 @@ def main() -> None:
         servers[name] = psutil.Process(process.pid)
     for port in ports.values():
         wait_for_port(port)
-    found: dict[str, Any] = {"bar": 0.7}
+    found: dict[str, Any] = {"bar": BAR}
     for sessions in given.sessions:
         speeds: dict[str, list[float]] = {name: [] for name in sides}
         spent = dict.fromkeys(sides, 0.0)
-        for _ in range(given.rounds):  # in turn, so that other load meets all alike
+        for _ in range(rounds):  # in turn, so that other load meets all alike
             for name, (_, action) in sides.items():
                 before = processor_seconds(servers[name])
                 speed = steps_per_s(ports[name], action, sessions, given.steps)
@@ -217,7 +223,7 @@ def main() -> None:
             if mine.startswith("ours") and not theirs.startswith("ours")
         }
         medians = {name: statistics.median(one) for name, one in speeds.items()}
-        took = {name: all_of_it / given.rounds / given.steps for name, all_of_it in spent.items()}
+        took = {name: all_of_it / rounds / given.steps for name, all_of_it in spent.items()}
         print(f"{sessions} session(s): " + ", ".join(f"{n} {s:.0f}/s" for n, s in medians.items()))
         print(
             "  server's processor ms a step: "
@@ -230,10 +236,25 @@ def main() -> None:
             "ratio_quartiles": ratios,
             "server_processor_s_per_step": took,
         }
+        rows += [row_of(name, sessions, one, medians) for name, one in ratios.items()]
     for process in processes:
         process.terminate()
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
+        process.join(10)
+    deliver(given.json, "openenv_server", rows, watch.machine(), found)
+
+
+def row_of(name: str, sessions: int, quartiles: list[float], medians: dict[str, float]) -> Row:
+    mine, theirs = name.split(" / ")
+    return Row(
+        name=f"OpenEnv, {name}, {sessions} session{'s' * (sessions > 1)}",
+        compares="steps a second of our server / of OpenEnv's example",
+        measured=quartiles[1],
+        quartiles=(quartiles[0], quartiles[2]),
+        bar=BAR if name == "ours / echo" else None,
+        ours=medians[mine],
+        other=medians[theirs],
+        unit="steps/s",
+    )
 
 
 def processor_seconds(process: psutil.Process) -> float:

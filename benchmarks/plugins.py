@@ -8,11 +8,16 @@ touches least. Prints each one's median and what it adds; the bound is 0.2 ms.
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from machine import Watch
+from rows import Row, deliver, spread
 
 from reagent_env import ToolUseEnv, tool
 from reagent_env.testing import addition_tasks
@@ -119,6 +124,13 @@ def skyrl() -> Callable[[], None] | None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="five rounds: to see that it runs")
+    parser.add_argument("--json", type=Path, help="a file for the rows")
+    given = parser.parse_args()
+    watch = Watch()
     contenders = {
         "bare environment": bare(),
         "TRL, a tool's method": trl(),
@@ -128,7 +140,7 @@ def main() -> None:
         "SB3, proposed calls and features": sb3_proposing(),
     }
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(ROUNDS):
+    for _ in range(5 if given.quick else ROUNDS):
         for name, episode in contenders.items():
             if episode is not None:
                 began = time.thread_time()
@@ -148,6 +160,28 @@ def main() -> None:
             late = "  over the bound" if middle > BOUND_MS else ""
             shown += f"{middle:8.4f}   {low:.4f} – {high:.4f}{late}"
         print(shown)
+    rows = [
+        row_of(name, seen, base)
+        for name, seen in times.items()
+        if seen and not name.startswith("bare")
+    ]
+    deliver(given.json, "plugins", rows, watch.machine(), {"ms": times})
+
+
+def row_of(name: str, seen: list[float], base: list[float]) -> Row:
+    added, quartiles = spread([one - two for one, two in zip(seen, base, strict=True)])
+    return Row(
+        name=f"plug-in, {name}",
+        compares="what it adds to a step of the bare environment, processor time",
+        measured=added,
+        of="ms",
+        quartiles=quartiles,
+        bar=BOUND_MS,
+        most=True,
+        ours=statistics.median(seen),
+        other=statistics.median(base),
+        unit="ms",
+    )
 
 
 if __name__ == "__main__":

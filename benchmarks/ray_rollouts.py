@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 import os
 import statistics
 import time
@@ -23,7 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+from machine import Watch
+from rows import Row, deliver
 
+BAR = 1.7
 ID = "ray_rollouts:bench/WaitingTools-v0"
 
 
@@ -100,12 +102,6 @@ def play(players: Any, jobs: list[Any]) -> float:
     return len(jobs) / (time.perf_counter() - began)
 
 
-def busy_seconds() -> float:
-    """Processor seconds of the whole machine so far, other programs' included."""
-    fields = [int(one) for one in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
-    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episodes", type=int, default=24, help="of a round, for each worker")
@@ -113,17 +109,19 @@ def main() -> None:
     parser.add_argument("--seats", type=int, default=2)
     parser.add_argument("--wait", type=float, default=0.2)
     parser.add_argument("--sandbox", default="process")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="two rounds: to see that it runs")
+    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
+    if given.quick:
+        given.episodes, given.rounds = 8, 2
     os.environ |= {"RAY_worker_niceness": "0"}
     here = str(Path(__file__).parent)
     os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
     import ray
 
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-    began, cpu = time.perf_counter(), busy_seconds()
+    watch = Watch()
     rounds = measure(given)
-    busy = (busy_seconds() - cpu) / (time.perf_counter() - began) / (os.cpu_count() or 1)
     ray.shutdown()
     ratios = [
         now["two"] / statistics.fmean([now["one"], after["one"]])
@@ -134,15 +132,20 @@ def main() -> None:
             f"one {now['one']:.2f}/s, two {now['two']:.2f}/s, ratio to the rounds beside {ratio:.2f}"
         )
     low, ratio, high = statistics.quantiles(ratios, n=4)
-    print(
-        f"two workers / one: {ratio:.2f}, quartiles {low:.2f} – {high:.2f} (bar 1.7); "
-        f"the whole machine {busy:.0%} busy"
+    row = Row(
+        name="Ray, two workers / one",
+        compares="rollouts a second of two workers / of one, in the rounds beside it",
+        measured=ratio,
+        quartiles=(low, high),
+        bar=BAR,
+        ours=statistics.median(now["two"] for now in rounds[:-1]),
+        other=statistics.median(now["one"] for now in rounds),
+        unit="rollouts/s",
+        note=f"every tool waits {given.wait:g} s, {given.seats} seats a worker",
     )
-    if given.json:
-        told: dict[str, Any] = {"bar": 1.7, "ratio": ratio, "quartiles": [low, high]}
-        told |= {"wait_s": given.wait, "seats": given.seats}
-        told |= {"machine_busy": busy, "ratios": ratios, "rollouts_per_s": rounds}
-        given.json.write_text(json.dumps(told, indent=1) + "\n")
+    settings = {"wait_s": given.wait, "seats": given.seats, "episodes": given.episodes}
+    details = {**settings, "ratios": ratios, "rollouts_per_s": rounds}
+    deliver(given.json, "ray_rollouts", [row], watch.machine(), details)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from machine import Watch
+from rows import Row, deliver, spread
+
 from reagent_env.env import ToolUseEnv
 from reagent_env.plugins.building import build_env
 from reagent_env.task import Task
@@ -38,6 +41,7 @@ from reagent_env.tool_formats.base import ParsedTurn
 from reagent_env.trajectory import ToolCall, ToolResult
 
 GROUP = 8
+TIMES_AS_FAST = {"tiny": 3.0, "smollm2": 1.5}
 PARTS = ("generation", "tools", "update", "iteration")
 
 
@@ -317,8 +321,12 @@ def in_a_process(side: str, policy: str, iterations: int) -> dict[str, Any]:
     return found
 
 
-def compare(policy: str, iterations: int, rounds: int) -> dict[str, dict[str, float]]:
-    seen: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+Seen = dict[str, list[dict[str, float]]]
+"""By side: what each counted iteration took."""
+
+
+def compare(policy: str, iterations: int, rounds: int) -> tuple[dict[str, dict[str, float]], Seen]:
+    seen: Seen = {side: [] for side in SIDES}
     peaks: dict[str, float] = dict.fromkeys(SIDES, 0.0)
     for _ in range(rounds):
         for side in SIDES:
@@ -329,7 +337,56 @@ def compare(policy: str, iterations: int, rounds: int) -> dict[str, dict[str, fl
     for side, told in seen.items():
         table[side] = {key: statistics.median(one[key] for one in told) for key in told[0]}
         table[side]["peak MiB"] = peaks[side]
-    return table
+    return table, seen
+
+
+def rows_of(policy: str, table: dict[str, dict[str, float]], seen: Seen) -> list[Row]:
+    """Against the bars; the parts of an iteration and the speed a token are told."""
+    size = SIZES[policy]
+    ratio, quartiles = spread(
+        [
+            theirs["iteration"] / mine["iteration"]
+            for theirs, mine in zip(seen["trl"], seen["ours"], strict=True)
+        ]
+    )
+    rate = {side: one["iteration"] / one["tokens"] for side, one in table.items()}
+    peaks = {side: one["peak MiB"] for side, one in table.items()}
+    rows = [
+        Row(
+            name=f"GRPO iteration, {policy}",
+            compares=f"TRL's time / ours, {size.groups} x {GROUP} rollouts of 2 turns",
+            measured=ratio,
+            quartiles=quartiles,
+            bar=TIMES_AS_FAST[policy],
+            ours=table["ours"]["iteration"],
+            other=table["trl"]["iteration"],
+            unit="s",
+            note=f"a sampled token: {rate['trl'] / rate['ours']:.2f} ×",
+        ),
+        Row(
+            name=f"GRPO peak memory, {policy}",
+            compares="our process / TRL's, highest resident",
+            measured=peaks["ours"] / peaks["trl"],
+            bar=1.0,
+            most=True,
+            ours=peaks["ours"],
+            other=peaks["trl"],
+            unit="MiB",
+        ),
+    ]
+    for part in ("generation", "update"):
+        mine, theirs = (table[side][part] for side in ("ours", "trl"))
+        rows.append(
+            Row(
+                name=f"GRPO {part}, {policy}",
+                compares="TRL's time / ours",
+                measured=theirs / mine,
+                ours=mine,
+                other=theirs,
+                unit="s",
+            )
+        )
+    return rows
 
 
 def show(policy: str, table: dict[str, dict[str, float]]) -> None:
@@ -355,17 +412,23 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=5, help="counted, a round and side")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--side", choices=list(SIDES), help="this side alone, in this process")
-    parser.add_argument("--out", type=Path, help="a file for the tables, as JSON")
+    parser.add_argument(
+        "--quick", action="store_true", help="`tiny`, one round: to see that it runs"
+    )
+    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     if given.side:
         one_side(given.side, given.policies[0], given.iterations)
         return
-    tables = {}
+    if given.quick:
+        given.policies, given.iterations, given.rounds = ["tiny"], 1, 1
+    watch, rows, details = Watch(), [], {}
     for policy in given.policies:
-        tables[policy] = compare(policy, given.iterations, given.rounds)
-        show(policy, tables[policy])
-    if given.out:
-        given.out.write_text(json.dumps(tables, indent=1) + "\n")
+        table, seen = compare(policy, given.iterations, given.rounds)
+        show(policy, table)
+        rows += rows_of(policy, table, seen)
+        details[policy] = {"medians": table, "iterations": seen}
+    deliver(given.json, "trl_iteration", rows, watch.machine(), details)
 
 
 if __name__ == "__main__":
