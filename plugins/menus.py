@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reagent_env.plugins.text_features import overlap, words
+from reagent_env.plugins.text_features import overlap, word_set
 from reagent_env.tool_formats import ToolFormat
 from reagent_env.trajectory import ToolCall
 
@@ -32,7 +32,7 @@ class Choice:
     @property
     def words(self) -> frozenset[str]:
         """The words of the label."""
-        return frozenset(words(self.label or self.completion))
+        return word_set(self.label or self.completion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _sentences(text: str) -> tuple[tuple[str, frozenset[str], tuple[str, ...]], 
         rest = _DATE.sub(" ", _URL.sub(" ", sentence))
         spans = (*_DATE.findall(sentence), *names_in(rest), *numbers_in(rest))
         if spans:
-            found.append((sentence, frozenset(words(sentence)), spans))
+            found.append((sentence, word_set(sentence), spans))
     return tuple(found)
 
 
@@ -224,6 +224,8 @@ def _together(pools: Sequence[Sequence[Any]]) -> Any:
     """Combinations, those of neighbours that differ first: the two numbers of a sum, say."""
     every = itertools.product(*pools)
     first = list(itertools.islice(every, 64))
+    if len(pools) < 2:
+        return first
     return sorted(first, key=lambda values: len(set(map(repr, values))) < len(values))
 
 
@@ -280,7 +282,7 @@ def answer_candidates(view: MenuView, texts: Sequence[str], count: int) -> list[
 
     A candidate is ranked by the words that its sentence shares with the question.
     """
-    asked = frozenset(words(view.question))
+    asked = word_set(view.question)
     in_question = view.question.casefold()
     ranked: dict[str, tuple[float, str]] = {}
     for text in texts:

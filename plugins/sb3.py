@@ -27,7 +27,7 @@ from reagent_env.plugins.menus import (
     proposed_calls,
     proposed_size,
 )
-from reagent_env.plugins.text_features import Encoder, Vector, get_encoder, overlap, words
+from reagent_env.plugins.text_features import Encoder, Vector, get_encoder, overlap, word_set
 from reagent_env.tool_formats import get_tool_format
 from reagent_env.trajectory import StopReason, ToolCall
 
@@ -202,7 +202,7 @@ class Featurize(gymnasium.Wrapper[Vector, Any, str, Any], RecordConstructorArgs)
         messages = info.get("messages") or [{"content": observation}]
         question = str(messages[-1]["content"])
         self._question = self.encoder(question)
-        self._question_words = frozenset(words(question))
+        self._question_words = word_set(question)
         self._turns = 0
         info["text"] = observation
         return self.features(question), info
@@ -228,18 +228,20 @@ class Featurize(gymnasium.Wrapper[Vector, Any, str, Any], RecordConstructorArgs)
         return np.concatenate(parts)
 
     def _slots(self, choices: Sequence[Choice | None], text: str, chosen: Sequence[str]) -> Vector:
-        read, before = frozenset(words(text)), set(chosen)
-        found = np.zeros((len(choices), SLOT_FEATURES), np.float32)
-        for row, choice in zip(found, choices, strict=True):
-            if choice is not None:
+        read, before = word_set(text), set(chosen)
+        found: list[float] = []
+        for choice in choices:
+            if choice is None:
+                found += (0.0,) * SLOT_FEATURES
+            else:
                 said = choice.words
-                row[:] = (
+                found += (
                     1.0,
                     overlap(said, self._question_words),
                     overlap(said, read),
-                    choice.completion in before,
+                    float(choice.completion in before),
                 )
-        return found.ravel()
+        return np.array(found, np.float32)
 
 
 class SplitAttempts(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):

@@ -36,6 +36,12 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word[:_STEM] for word in _WORD.findall(text.lower()))
 
 
+@functools.lru_cache(maxsize=8_192)
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, each once."""
+    return frozenset(words(text))
+
+
 class Hashing:
     """Signed counts of hashed words, scaled to length 1: no training, no vocabulary, any language.
 
