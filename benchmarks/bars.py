@@ -6,6 +6,7 @@ quartiles. Not here: figures without a bar.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def draw_bars(outcomes: Sequence[Outcome], path: Path) -> None:
     from matplotlib.figure import Figure
 
     parts = [
-        (one.title, [row for row in one.report.rows if row.bar is not None])
+        (_titled(one), [row for row in one.report.rows if row.bar is not None])
         for one in outcomes
         if one.report is not None
     ]
@@ -38,7 +39,7 @@ def draw_bars(outcomes: Sequence[Outcome], path: Path) -> None:
     place, labels, places = 0.0, [], []
     for title, rows in parts:
         axes.text(0, -place, f" {title}", transform=axes.get_yaxis_transform(), weight="bold",
-                  fontsize=9, va="center")  # fmt: skip
+                  fontsize=9, va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
         place += 1
         for row in rows:
             _draw(axes, row, -place)
@@ -59,12 +60,19 @@ def draw_bars(outcomes: Sequence[Outcome], path: Path) -> None:
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
     without = [one.name for one in outcomes if one.report is None]
-    below = f"\nnot run, or failed: {', '.join(without)}" if without else ""
+    below = textwrap.fill(f"not run, or failed: {', '.join(without)}", 110) if without else ""
     axes.set_xlabel(
-        "times as good as the bar (1 just meets it; right is better; whiskers: quartiles)" + below,
+        f"times as good as the bar (1 just meets it; right is better; whiskers: quartiles)\n{below}",
         fontsize=9,
     )
     figure.savefig(path, dpi=110)
+
+
+def _titled(one: Outcome) -> str:
+    """The title, and what other programs took of the machine where that was much."""
+    if one.report is None or not one.disturbed:
+        return one.title
+    return f"{one.title} (other programs had {one.report.machine.others:.0%} of the machine)"
 
 
 def _draw(axes: object, row: Row, place: float) -> None:
@@ -80,8 +88,10 @@ def _draw(axes: object, row: Row, place: float) -> None:
     ends = [margin]
     if row.quartiles is not None:
         ends = sorted(_within(row.margin(one)) for one in row.quartiles)
-        axes.plot(ends, [place, place], color=colour, linewidth=1.6)
-    axes.plot([margin], [place], marker="o" if row.met else "X", color=colour, markersize=5)
+        axes.plot(ends, [place, place], color=colour, linewidth=1.6, clip_on=False)
+    axes.plot(
+        [margin], [place], marker="o" if row.met else "X", color=colour, markersize=5, clip_on=False
+    )
     sign = "≤" if row.most else "≥"
     text = f"{number(row.measured)} {row.of} ({sign} {row.bar:g})"
     beyond = max([1.0, margin, *ends])

@@ -21,6 +21,10 @@ ratios may still be read, times may not.
 """
 
 
+DISTURBED = 0.2
+"""Share of the machine that other programs may have before a benchmark counts as disturbed."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Of one benchmark: a report, or why there is none."""
@@ -32,6 +36,11 @@ class Outcome:
     """What went wrong, where it failed."""
     missing: str = ""
     """The command that makes what it needs, where that is not there."""
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs had much of the machine while it ran."""
+        return self.report is not None and (self.report.machine.others or 0.0) > DISTURBED
 
     def __str__(self) -> str:
         """In one line."""
@@ -51,8 +60,16 @@ def render_table(outcomes: Sequence[Outcome]) -> str:
     met = sum(row.met is True for row in rows)
     missed = [row.name for row in rows if row.met is False]
     summary = [
-        f"**{met} bars met, {len(missed)} missed**" + (f": {'; '.join(missed)}." if missed else ".")
+        f"**Bars: {met} met, {len(missed)} missed**"
+        + (f": {'; '.join(missed)}." if missed else ".")
     ]
+    disturbed = [one.name for one in outcomes if one.disturbed]
+    if disturbed:
+        summary.append(
+            f"**Other programs had more than {DISTURBED:.0%} of the machine** during "
+            f"{', '.join(disturbed)}: times, and ratios of sides that wait, say little there. On an "
+            "idle machine: `make bench BENCH=--again`."
+        )
     failed = [one.name for one in outcomes if one.failure]
     if failed:
         summary.append(f"**Failed: {', '.join(failed)}.**")

@@ -33,6 +33,7 @@ from fixed_turns import (
 from machine import Watch
 from rows import Row, deliver, spread
 
+from reagent_env.trainers.engines.hf import HFEngine
 from reagent_env.trainers.policies import load_policy
 from reagent_env.trainers.policies.policy import Policy
 
@@ -48,14 +49,17 @@ ROUNDS = {"tiny": 12, "smollm2": 5}
 QUICK = {"tiny": 3, "smollm2": 1}
 
 
-def timed(work: Callable[[], int]) -> dict[str, float]:
-    """Tokens, and the seconds by the clock and of the process."""
-    began, used = time.perf_counter(), time.process_time()
+def timed(engine: HFEngine, work: Callable[[], int]) -> dict[str, float]:
+    """Tokens, the engine's passes for them, and the seconds by the clock and of the process."""
+    before, began, used = engine.metrics(), time.perf_counter(), time.process_time()
     tokens = work()
+    clock, processor, after = time.perf_counter(), time.process_time(), engine.metrics()
     return {
         "tokens": tokens,
-        "clock": time.perf_counter() - began,
-        "processor": time.process_time() - used,
+        "clock": clock - began,
+        "processor": processor - used,
+        "passes": after.steps - before.steps,
+        "read": after.prefilled - before.prefilled,
     }
 
 
@@ -70,13 +74,16 @@ def measure(policy: Policy, play: Play, rounds: int) -> list[dict[str, dict[str,
                 "engine": lambda asked=asked: by_engine(engine, asked, play),  # type: ignore[misc]
             }
             order = list(sides) if number % 2 else list(reversed(sides))
-            seen.append({side: timed(sides[side]) for side in order})
+            seen.append({side: timed(engine, sides[side]) for side in order})
             print(f"  round {number}: " + told(seen[-1]), flush=True)
     return seen[1:]
 
 
 def told(sides: dict[str, dict[str, float]]) -> str:
-    shown = [f"{side} {one['tokens'] / one['clock']:,.0f} tokens/s" for side, one in sides.items()]
+    shown = [
+        f"{side} {one['tokens'] / one['clock']:,.0f} tokens/s, {one['tokens'] / one['passes']:.1f} a pass"
+        for side, one in sides.items()
+    ]
     return ", ".join(shown)
 
 

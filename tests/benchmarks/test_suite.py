@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -114,9 +115,16 @@ def test_the_machine_tells_its_own_work_from_others() -> None:
 
 def test_the_table_shows_a_missed_bar_as_missed() -> None:
     table = outcomes.render_table([an_outcome(a_row(measured=0.5, quartiles=(0.4, 0.6)), a_row())])
-    assert "1 bars met, 1 missed**: a rate." in table
+    assert "**Bars: 1 met, 1 missed**: a rate." in table
     assert "| a rate | a / b | 0.500 × (0.400 – 0.600) | ≥ 0.9 | **MISSED** |" in table
     assert "50% of the machine busy, 0% by other programs" in table
+
+
+def test_the_table_says_where_other_programs_disturbed_a_benchmark() -> None:
+    busy = dataclasses.replace(a_report(a_row()), machine=dataclasses.replace(IDLE, others=0.21))
+    disturbed = outcomes.Outcome("shaken", "Shaken", busy)
+    table = outcomes.render_table([an_outcome(a_row()), disturbed])
+    assert "more than 20% of the machine** during shaken:" in table
 
 
 def test_the_table_keeps_a_failed_benchmark_and_one_that_was_not_run() -> None:
@@ -176,7 +184,7 @@ def test_the_suite_goes_on_when_a_benchmark_fails_and_says_which(
     assert suite.main([]) == 1
     table = (tmp_path / "evidence" / "table.md").read_text()
     assert "FAILED: exit code 1: the tools are gone (build/broken.log)" in table
-    assert "1 bars met, 0 missed" in table
+    assert "**Bars: 1 met, 0 missed**" in table
     assert "failed: broken" in capsys.readouterr().err
 
 
