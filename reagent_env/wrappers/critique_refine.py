@@ -10,7 +10,7 @@ from typing import Any, SupportsFloat
 import gymnasium
 
 from reagent_env.judgement import Judgement
-from reagent_env.reward_models.base import RewardModel
+from reagent_env.reward_models.base import RewardModel, told
 from reagent_env.trajectory import Trajectory
 from reagent_env.wrappers.judging import JudgingWrapper, attempt_ended, shown
 
@@ -62,8 +62,8 @@ class CritiqueRefine(JudgingWrapper):
 
         env = CritiqueRefine(ProcessReward(env, judge), judge)   # one judgement, shared
 
-    A critique that holds an answer which stands in neither question nor attempt is replaced, whole
-    and unmarked, by a neutral one: ``info["critique_replaced"]`` counts it, the policy cannot tell.
+    A critique that holds an answer which stands in neither question, opening nor attempt is replaced,
+    whole and unmarked, by a neutral one: ``info["critique_replaced"]`` counts it, the policy cannot tell.
     """
 
     inside = ("CritiqueRefine",)
@@ -153,7 +153,8 @@ class CritiqueRefine(JudgingWrapper):
 def gives_answer_away(critique: str, trajectory: Trajectory) -> bool:
     """Whether a critique holds an answer, or a telling word of one, that its reader has not seen.
 
-    Seen is what stands in the question, the completions and the observations. Words are compared
+    Seen is what stands in the question, a world's opening, the completions and the observations.
+    Words are compared
     whole and without case, numbers by value (``46,147.0`` is 46147).
     """
     answer = trajectory.task.answer
@@ -165,7 +166,7 @@ def gives_answer_away(critique: str, trajectory: Trajectory) -> bool:
         answers = [str(part) for part in answer]
     else:
         answers = [str(answer)]
-    seen_texts = [trajectory.task.question]
+    seen_texts = [told(trajectory)]
     for turn in trajectory.turns:
         seen_texts += [turn.completion, turn.observation]
     seen = "\n".join(seen_texts)

@@ -14,6 +14,7 @@ from gymnasium.wrappers import TimeLimit
 
 from reagent_env import Judgement, Task, ToolUseEnv, Trajectory, tool
 from reagent_env.errors import ToolBackendError
+from reagent_env.simulator import Simulator
 from reagent_env.testing import add, addition_tasks
 from reagent_env.wrappers import CritiqueObservation, CritiqueRefine, ProcessReward
 from reagent_env.wrappers.critique_refine import NEUTRAL, gives_answer_away
@@ -266,6 +267,40 @@ def test_an_answer_the_policy_has_seen_may_be_named() -> None:
     observation, *_, info = env.step(r"\boxed{7}")
     assert info["critique_replaced"] is False
     assert "You wrote 7" in observation
+
+
+class Shelf(Simulator):
+    """A world whose task has an answer as well: two jars, named in its opening alone."""
+
+    opening = "On the shelf stand a jar of saffron and a jar of 46 nails."
+    over = False
+    score = 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "critique", "leaks"),
+    [
+        ("saffron", "You never looked at the saffron.", False),
+        (46, "Of the 46 nails you say nothing.", False),
+        ("paprika", "It was paprika, not saffron.", True),
+        (47, "There are 47, not 46.", True),
+        ("functions", "Call functions.", True),  # in the instructions on calls: nothing of the task
+    ],
+)
+def test_what_the_opening_of_a_world_says_may_be_named(
+    answer: Any, critique: str, leaks: bool
+) -> None:
+    task = Task(question="Which jar?", answer=answer, grader="simulator")
+    env = CritiqueRefine(
+        ToolUseEnv([task], [add], simulator=lambda _: Shelf()),
+        ScriptedJudge(scored(0.5, critique=critique)),
+    )
+    prompt, _ = env.reset(seed=0)
+    assert Shelf.opening in prompt
+    assert "functions" in prompt
+    observation, *_, info = env.step("I am done.")
+    assert info["critique_replaced"] is leaks
+    assert (critique in observation) is not leaks
 
 
 def test_part_of_a_longer_number_or_word_gives_nothing_away() -> None:
