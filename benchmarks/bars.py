@@ -9,12 +9,19 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from outcomes import Outcome
 from rows import Row, number
 
 LEAST, MOST = 0.1, 100.0
 """What lies beyond is drawn at the edge."""
+HEADING: dict[str, Any] = {
+    "weight": "bold",
+    "fontsize": 9,
+    "va": "center",
+    "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1},
+}
 MET, MISSED, GREY = "#2166ac", "#d6604d", "#666666"
 
 
@@ -38,8 +45,7 @@ def draw_bars(outcomes: Sequence[Outcome], path: Path) -> None:
     axes = figure.subplots()
     place, labels, places = 0.0, [], []
     for title, rows in parts:
-        axes.text(0, -place, f" {title}", transform=axes.get_yaxis_transform(), weight="bold",
-                  fontsize=9, va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+        axes.text(0, -place, f" {title}", transform=axes.get_yaxis_transform(), **HEADING)
         place += 1
         for row in rows:
             _draw(axes, row, -place)
