@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from reagent_env.trainers.ablation.horizons import (
     STATED,
     compare_horizons,
     plan_of,
+    small,
 )
 from reagent_env.trainers.ablation.horizons_report import (
     read_family,
@@ -28,7 +31,7 @@ from reagent_env.trainers.ablation.horizons_report import (
     table_text,
     write_results,
 )
-from reagent_env.trainers.ablation.plan import Plan, PlannedRun
+from reagent_env.trainers.ablation.plan import Plan, PlannedRun, keep_plan
 from reagent_env.trainers.schedules import get_schedule
 from reagent_env.trajectory_file import TrajectoryWriter
 
@@ -119,6 +122,40 @@ def test_one_seed_is_no_verdict(plan: Plan) -> None:
     found = read_family(plan)
     assert all(math.isnan(difference.p) for _, difference in found.compared)
     assert "not measured: 1 seeds" in table_text([found])
+
+
+def test_a_trial_is_small_and_keeps_apart_from_runs_in_full(plan: Plan, tmp_path: Path) -> None:
+    trial = plan_of(small(FAMILIES["mini-mix"]), tmp_path, seeds=2)
+    assert [len(list(trial.runs())), len(list(plan.runs()))] == [8, 12]
+    assert {run.config.max_interactions for run in trial.runs()} == {300}
+    assert {run.config.held_out_episodes for run in trial.runs()} == {20}
+    keep_plan(plan)
+    with pytest.raises(ValueError, match=r"made with another common: .*max_interactions"):
+        keep_plan(trial)
+
+
+def scaling_inter(folder: Path, *words: str) -> str:
+    """What the script would run, in place of which its words are printed."""
+    script = Path(__file__).parents[2] / "scripts" / "scaling-inter"
+    environment = {"PATH": os.environ["PATH"], "REAGENT": "echo", "PYTHON": "echo"}
+    done = subprocess.run(
+        [script, *words],
+        env={**environment, "FOLDER": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_the_scripts_trial_starts_small_and_writes_nothing_into_docs(tmp_path: Path) -> None:
+    trial = scaling_inter(tmp_path, "--small")
+    assert f"train --config baby-ai-tiny.toml --out {tmp_path}/baby-ai/cold-start --set" in trial
+    assert f"--seeds 2 --families baby-ai,mini-mix --arms  --evidence {tmp_path} --small" in trial
+    assert "docs/" not in trial
+    assert "--seeds 3 --families baby-ai --arms  --evidence docs/families" in scaling_inter(
+        tmp_path, "baby-ai"
+    )
 
 
 def test_a_table_of_nothing_overwrites_nothing(plan: Plan, tmp_path: Path) -> None:
