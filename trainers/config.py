@@ -182,7 +182,9 @@ class TrainConfig:
     epochs: Count = 1
     """Passes over an update's rollouts."""
     micro_batch_tokens: Count = 4_096
-    """Tokens, padding included, of one forward and backward pass."""
+    """Tokens, padding included, that one forward and backward pass computes."""
+    share_prefixes: bool = True
+    """Compute what samples of a pass begin with in common once, where the model allows it."""
 
     # Sampling.
     temperature: Positive = 1.0

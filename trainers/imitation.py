@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reagent_env.trainers.layout import as_rows
 from reagent_env.trainers.likelihood import likelihood
 from reagent_env.trainers.rendering import Renderer
 from reagent_env.trainers.sample import Sample
-from reagent_env.trainers.training_batch import micro_batches, padded_ids
+from reagent_env.trainers.training_batch import micro_batches
 from reagent_env.trajectory import Trajectory
 
 
@@ -84,11 +85,13 @@ def accumulate_imitation(
     written = max(1, sum(sum(sample.completion_mask) for sample in samples))
     context = max(1, sum(len(sample.ids) - 1 for sample in samples) - written)
     total = 0.0
-    for chosen in micro_batches(samples, range(len(samples)), micro_batch_tokens):
+    sequences = [sample.ids for sample in samples]
+    for chosen in micro_batches(sequences, range(len(samples)), micro_batch_tokens):
         some = [samples[index] for index in chosen]
-        rows, columns, own = _places(some, context=context_weight > 0)
-        ids = padded_ids(some, pad_id, device)
-        logprobs = likelihood(model, ids, rows.to(device), columns.to(device)).logprobs
+        rows, columns, tokens, own = _places(some, context=context_weight > 0)
+        read = [sample.ids for sample in some]
+        layout = as_rows(read, rows, columns, tokens, pad_id=pad_id, device=device)
+        logprobs = likelihood(model, layout).logprobs
         loss = -logprobs[own].sum() / written
         total += loss.item()
         if context_weight > 0:
@@ -97,13 +100,13 @@ def accumulate_imitation(
     return total
 
 
-def _places(samples: Sequence[Sample], *, context: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """[N] row, [N] column, [N] whether it was written: of written tokens, or of all but the first."""
+def _places(samples: Sequence[Sample], *, context: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """[N] row, column, id and whether it was written: of written tokens, or of all but the first."""
     found = [
-        (row, column, turn >= 0)
+        (row, column, sample.ids[column], turn >= 0)
         for row, sample in enumerate(samples)
         for column, turn in enumerate(sample.turn_of)
         if turn >= 0 or (context and column > 0)
     ]
-    places = torch.tensor(found, dtype=torch.int64).reshape(-1, 3)
-    return places[:, 0], places[:, 1], places[:, 2].bool()
+    places = torch.tensor(found, dtype=torch.int64).reshape(-1, 4)
+    return places[:, 0], places[:, 1], places[:, 2], places[:, 3].bool()

@@ -8,10 +8,12 @@ formulas (``losses.py``, ``importance.py``), when (``train.py``).
 from __future__ import annotations
 
 import copy
+import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.imitation import accumulate_imitation
 from reagent_env.trainers.importance import Corrected, ImportanceSettings, importance_weights
+from reagent_env.trainers.layout import as_rows, as_tree
 from reagent_env.trainers.learner_processes import Processes, together
 from reagent_env.trainers.likelihood import likelihood
 from reagent_env.trainers.losses import (
@@ -34,15 +37,14 @@ from reagent_env.trainers.losses import (
 from reagent_env.trainers.optimiser import falling_rate, make_optimiser, optimiser_step
 from reagent_env.trainers.policies.policy import Policy
 from reagent_env.trainers.sample import Rollout, Sample
-from reagent_env.trainers.training_batch import (
-    TrainingBatch,
-    TurnAdvantages,
-    padded_ids,
-    training_batch,
-)
+from reagent_env.trainers.training_batch import TrainingBatch, TurnAdvantages, training_batch
+from reagent_env.trainers.tree_attention import attending_to_trees, last_layer, why_no_trees
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _Found(NamedTuple):
@@ -58,6 +60,16 @@ class _Found(NamedTuple):
     def on_cpu(self) -> _Found:
         """The same, where another process can have it."""
         return _Found(*(one.cpu() for one in self))
+
+
+@dataclass(slots=True)
+class PassCounts:
+    """What passes came to since the learner was made, e.g. ``PassCounts(read=10_118, computed=6_850)``."""
+
+    read: int = 0
+    """Tokens of the samples that passes were about."""
+    computed: int = 0
+    """Tokens that went through the model for it, padding included."""
 
 
 class _Scored(nn.Module):
@@ -76,6 +88,20 @@ class _Scored(nn.Module):
         else:
             values = self.value_head(found.states.float()).squeeze(-1)
         return _Found(found.logprobs, found.entropy, values)
+
+
+def _over_trees(
+    method: Callable[Concatenate[Learner, P], R],
+) -> Callable[Concatenate[Learner, P], R]:
+    """A method whose passes, backward ones included, may be over trees."""
+
+    @functools.wraps(method)
+    def call(self: Learner, *args: P.args, **kwargs: P.kwargs) -> R:
+        models = [self._trained] if self.reference is None else [self._trained, self.reference]
+        with attending_to_trees(*(models if self.why_no_trees is None else ())):
+            return method(self, *args, **kwargs)
+
+    return cast("Callable[Concatenate[Learner, P], R]", call)
 
 
 class Learner:
@@ -137,6 +163,14 @@ class Learner:
         )
         self._scored, self.optimiser = self.processes.prepare(scored, optimiser)
         self._trained = trained
+        self.why_no_trees = (
+            why_no_trees(policy.model, policy.context_length)
+            if config.share_prefixes
+            else "share_prefixes is off"
+        )
+        """Why each sample is computed in a row of its own; None: what they share is computed once."""
+        self._last_layer = last_layer(policy.model)
+        self.counts = PassCounts()
         self.device = next(self._scored.parameters()).device
         self.steps = 0
         """Optimiser steps made; for the warm-up, kept in checkpoints."""
@@ -185,6 +219,7 @@ class Learner:
         self.processes.lead(("end", (), {}))
 
     @together
+    @_over_trees
     def values(self, rollouts: Sequence[Rollout]) -> list[list[list[float]]]:
         """[rollouts][attempts][turns] the value head's estimate where each turn begins.
 
@@ -195,7 +230,7 @@ class Learner:
             raise ValueError("Only advantage='gae' trains a value head.")
         shape = [[[0.0] * attempt.turns for attempt in one.attempts] for one in rollouts]
         batch = training_batch(rollouts, shape)
-        estimates = self._likelihood(batch, range(len(batch.samples))).values.cpu()
+        estimates = self._likelihood(batch, range(len(batch.sequences))).values.cpu()
         flat = torch.zeros(int(batch.turns.max()) + 1 if len(batch) else 0)
         first = _first_of_turns(batch)
         flat[batch.turns[first]] = estimates[first]
@@ -203,6 +238,7 @@ class Learner:
         return [[[next(numbers, 0.0) for _ in turns] for turns in attempts] for attempts in shape]
 
     @together
+    @_over_trees
     def update(
         self,
         rollouts: Sequence[Rollout],
@@ -228,7 +264,7 @@ class Learner:
         config = self.config
         # Not train(): dropout would part the ratio's two sides. Checkpointing looks at the mode, though.
         self._trained.train(config.gradient_checkpointing)
-        everything = range(len(batch.samples))
+        everything = range(len(batch.sequences))
         # One step on one batch: its own pass gives π_old, detached. Several steps, or sequences that
         # may be rejected, want it beforehand.
         several = config.minibatches * config.epochs > 1 or self._importance.reject
@@ -240,7 +276,7 @@ class Learner:
 
         sums: list[dict[str, float]] = []
         logged: dict[str, list[float]] = {}
-        seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        seen: list[tuple[int, Tensor, Tensor, Tensor]] = []
         for epoch in range(config.epochs):
             for chosen in self._minibatches(batch, update, epoch):
                 tokens = batch.tokens_of(chosen)
@@ -260,9 +296,7 @@ class Learner:
                 place = torch.zeros(len(batch), dtype=torch.int64)
                 place[tokens] = torch.arange(len(tokens))
                 sampler: list[tuple[Tensor, Tensor]] = []
-                shares = list(
-                    self.processes.shares(batch.samples, chosen, config.micro_batch_tokens)
-                )
+                shares = list(self._micro_batches(batch, chosen))
                 for number, (rows, counts) in enumerate(shares, start=1):
                     with self.processes.adding_up(self._scored, last=number == len(shares)):
                         mine = batch.tokens_of(rows)
@@ -303,9 +337,8 @@ class Learner:
                         ((self.processes.count if counts else 0) * loss).backward()
                         if counts:
                             sums.append(one)
-                            seen.append(
-                                (mine, found.logprobs.detach().cpu(), found.entropy.detach().cpu())
-                            )
+                            logprobs, entropy = found.logprobs.detach(), found.entropy.detach()
+                            seen.append((epoch, mine, logprobs.cpu(), entropy.cpu()))
                 sampler = self.processes.gathered(sampler)
                 if sampler:
                     where = torch.cat([mine for _, mine in sampler])
@@ -331,7 +364,9 @@ class Learner:
                 _add(logged, {"grad_norm": norm})
         self._write_back()
         by_token = torch.zeros(len(batch)), torch.zeros(len(batch))
-        for mine, logprobs, entropy in self.processes.gathered(seen):
+        for _, mine, logprobs, entropy in sorted(
+            self.processes.gathered(seen), key=lambda one: one[0]
+        ):  # the last epoch has the last word, whichever process computed it
             by_token[0][mine], by_token[1][mine] = logprobs, entropy
         everywhere = torch.ones(len(batch), dtype=torch.bool)
         attempt_of = _attempt_of_tokens(batch, rollouts)
@@ -349,7 +384,7 @@ class Learner:
 
     def _minibatches(self, batch: TrainingBatch, update: int, epoch: int) -> Iterator[list[int]]:
         """Samples of each optimiser step, shuffled where there are several."""
-        count = len(batch.samples)
+        count = len(batch.sequences)
         if self.config.minibatches == 1:
             yield list(range(count))
             return
@@ -367,16 +402,32 @@ class Learner:
                     {name.removeprefix("model."): one for name, one in whole.items()}, strict=False
                 )
 
+    def _micro_batches(
+        self, batch: TrainingBatch, samples: Sequence[int]
+    ) -> Iterator[tuple[list[int], bool]]:
+        """What this process computes of ``samples``, and whether each part counts."""
+        return self.processes.shares(
+            batch.sequences,
+            samples,
+            self.config.micro_batch_tokens,
+            trees=self.why_no_trees is None,
+        )
+
     def _pass(self, batch: TrainingBatch, rows: Sequence[int], tokens: Tensor) -> _Found:
         """The likelihood of ``tokens``, all of them in the samples ``rows``, with its gradient."""
-        row_of = torch.zeros(len(batch.samples), dtype=torch.int64)
+        row_of = torch.zeros(len(batch.sequences), dtype=torch.int64)
         row_of[list(rows)] = torch.arange(len(rows))
-        ids = padded_ids([batch.samples[row] for row in rows], self._pad_id, self.device)
+        where = row_of[batch.sample_of[tokens]], batch.columns[tokens], batch.tokens[tokens]
+        sequences = [batch.sequences[row] for row in rows]
+        if self.why_no_trees is None:
+            layout = as_tree(sequences, *where, last_layer=self._last_layer, device=self.device)
+        else:
+            layout = as_rows(sequences, *where, pad_id=self._pad_id, device=self.device)
+        self.counts.read += sum(map(len, sequences))
+        self.counts.computed += layout.ids.numel()
         scored = self._scored if self._in_place is None else self._in_place
         found: _Found = scored(
-            ids,
-            row_of[batch.sample_of[tokens]].to(self.device),
-            batch.columns[tokens].to(self.device),
+            layout,
             temperature=self.config.temperature,
             top_p=self.config.top_p,
             entropy_gradient=self.config.entropy > 0,
@@ -387,8 +438,7 @@ class Learner:
     def _likelihood(self, batch: TrainingBatch, samples: Sequence[int]) -> _Found:
         """Of every token of the batch, in its order, without gradient."""
         found: list[tuple[Tensor, _Found]] = []
-        limit = self.config.micro_batch_tokens
-        for rows, counts in self.processes.shares(batch.samples, samples, limit):
+        for rows, counts in self._micro_batches(batch, samples):
             mine = batch.tokens_of(rows)
             one = self._pass(batch, rows, mine)
             if counts:
@@ -405,7 +455,7 @@ class Learner:
     def _reference_logprobs(self, batch: TrainingBatch) -> Tensor:
         """[N] log-probabilities under the policy that training began with."""
         with self._as_reference():
-            return self._likelihood(batch, range(len(batch.samples))).logprobs.cpu()
+            return self._likelihood(batch, range(len(batch.sequences))).logprobs.cpu()
 
     @contextmanager
     def _as_reference(self) -> Iterator[None]:

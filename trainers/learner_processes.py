@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
-from reagent_env.trainers.sample import Sample
+from reagent_env.trainers.token_tree import Ids, tree_micro_batches, tree_shares
 from reagent_env.trainers.training_batch import micro_batches
 
 LONGEST_WAIT = timedelta(days=2)
@@ -55,22 +55,30 @@ class Processes:
         return prepared[0], prepared[1]
 
     def shares(
-        self, samples: Sequence[Sample], chosen: Sequence[int], max_tokens: int
+        self,
+        sequences: Sequence[Ids],
+        chosen: Sequence[int],
+        max_tokens: int,
+        *,
+        trees: bool = False,
     ) -> Iterator[tuple[list[int], bool]]:
         """This process's micro-batches of ``chosen``, and whether each counts.
 
         Every process gets as many (a forward pass of FSDP needs all of them): one that has fewer
-        repeats one that does not count. Samples of like length are dealt out in turn.
+        repeats one that does not count. Sequences of like length are dealt out in turn; for passes
+        over ``trees``, those that begin alike stay together.
         """
+        cut = tree_micro_batches if trees else micro_batches
         if self.count == 1:
-            for rows in micro_batches(samples, chosen, max_tokens):
+            for rows in cut(sequences, chosen, max_tokens):
                 yield rows, True
             return
-        ordered = sorted(chosen, key=lambda index: (len(samples[index].ids), index))
-        dealt = [
-            list(micro_batches(samples, ordered[index :: self.count], max_tokens))
-            for index in range(self.count)
-        ]
+        ordered = sorted(chosen, key=lambda index: (len(sequences[index]), index))
+        if trees:
+            parts = tree_shares(sequences, chosen, self.count)
+        else:
+            parts = [ordered[index :: self.count] for index in range(self.count)]
+        dealt = [list(cut(sequences, part, max_tokens)) for part in parts]
         for number in range(max(map(len, dealt))):
             mine = dealt[self.index]
             if number < len(mine):

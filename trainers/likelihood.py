@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reagent_env.trainers.layout import Layout
+from reagent_env.trainers.tree_attention import run_over_tree
+
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """Of N tokens of a padded batch."""
+    """Of the N tokens that a pass was asked for."""
 
     logprobs: Tensor
     """[N] float32 log π(token | everything before it), under the processed distribution."""
@@ -27,30 +30,29 @@ class Likelihood:
 
 def likelihood(
     model: Any,
-    ids: Tensor,
-    rows: Tensor,
-    columns: Tensor,
+    layout: Layout,
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
     entropy_gradient: bool = False,
 ) -> Likelihood:
-    """The likelihood of ``ids[rows, columns]`` in one causal pass.
+    """The likelihood of ``layout.tokens`` in one causal pass.
 
     Args:
         model: A causal language model of transformers, with or without LoRA adapters.
-        ids: [B, T] token ids, padded on the right: causal attention never sees the padding.
-        rows: [N] which sequence each token is in.
-        columns: [N] its place there, at least 1.
-        temperature: At which it was sampled.
-        top_p: Nucleus from which it was sampled. A token outside the learner's own nucleus keeps its
-            log-probability under the whole distribution: it cannot be −∞.
+        layout: What it reads and what is asked for; a tree within ``attending_to_trees`` only.
+        temperature: At which the tokens were sampled.
+        top_p: Nucleus from which they were sampled. A token outside the learner's own nucleus keeps
+            its log-probability under the whole distribution: it cannot be −∞.
         entropy_gradient: Whether the entropy will be part of a loss.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = inner.get_output_embeddings()
-    hidden = inner.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    states = hidden[rows, columns - 1]
+    if layout.paths is None or layout.positions is None:
+        hidden = inner.get_decoder()(input_ids=layout.ids, use_cache=False).last_hidden_state
+    else:
+        hidden = run_over_tree(model, layout.ids, layout.positions, layout.paths)
+    states = hidden.flatten(0, 1).index_select(0, layout.before)
     logits = head(states).float()
     cap = getattr(inner.config, "final_logit_softcapping", None)
     if cap:
@@ -66,7 +68,7 @@ def likelihood(
     if temperature not in (0.0, 1.0):
         logits = logits / temperature
     everything = torch.log_softmax(logits, dim=-1)
-    chosen = ids[rows, columns].unsqueeze(-1)
+    chosen = layout.tokens.unsqueeze(-1)
     logprobs = everything.gather(-1, chosen).squeeze(-1)
     if top_p < 1.0:
         mass = _nucleus_mass(everything.detach(), chosen, top_p)

@@ -1,18 +1,18 @@
 """Rollouts as the learner takes them: flat arrays over the tokens that the policy sampled.
 
 Flat, because turns are short and prompts and observations are long: what is not trained takes no
-room here. Not here: padding and the model (``learner.py``).
+room here. Not here: how they lie in a pass (``layout.py``), the model (``learner.py``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from reagent_env.trainers.sample import Rollout, Sample
+from reagent_env.trainers.sample import Rollout
 
 TurnAdvantages = Sequence[Sequence[float]]
 """[attempts][turns] of one rollout."""
@@ -22,8 +22,10 @@ TurnAdvantages = Sequence[Sequence[float]]
 class TrainingBatch:
     """N trained tokens of S samples, in order: by sample, then by place."""
 
-    samples: tuple[Sample, ...]
-    """[S] the sequences."""
+    sequences: tuple[list[int], ...]
+    """[S] what the model reads of each sample: all that comes before its last trained token."""
+    tokens: Tensor
+    """[N] int64, ids."""
     sample_of: Tensor
     """[N] int64, which sample."""
     columns: Tensor
@@ -44,7 +46,7 @@ class TrainingBatch:
 
     def tokens_of(self, samples: Sequence[int]) -> Tensor:
         """Indices into the N tokens of those that belong to ``samples``."""
-        chosen = torch.zeros(len(self.samples), dtype=torch.bool)
+        chosen = torch.zeros(len(self.sequences), dtype=torch.bool)
         chosen[list(samples)] = True
         return chosen[self.sample_of].nonzero().squeeze(-1)
 
@@ -61,7 +63,8 @@ def training_batch(
     Raises:
         ValueError: a rollout and its advantages differ in shape.
     """
-    samples: list[Sample] = []
+    sequences: list[list[int]] = []
+    tokens: list[int] = []
     sample_of: list[int] = []
     columns: list[int] = []
     segments: list[int] = []
@@ -80,21 +83,25 @@ def training_batch(
         by_turn = [value for of_turns in given for value in of_turns]
         attempt_of_turn = rollout.attempt_of_turn()
         for sample in rollout.samples:
+            last = 1
             for column, turn in enumerate(sample.turn_of):
                 if turn < 0 or turn >= len(by_turn):
                     continue
-                sample_of.append(len(samples))
+                last = column
+                tokens.append(sample.ids[column])
+                sample_of.append(len(sequences))
                 columns.append(column)
                 segments.append(attempts_before + attempt_of_turn[turn])
                 turns.append(turns_before + turn)
                 values.append(by_turn[turn])
                 logprobs.append(sample.sampled_logprobs[column])
                 versions.append(sample.versions[column])
-            samples.append(sample)
+            sequences.append(sample.ids[:last])
         attempts_before += len(shape)
         turns_before += len(by_turn)
     return TrainingBatch(
-        samples=tuple(samples),
+        sequences=tuple(sequences),
+        tokens=torch.tensor(tokens, dtype=torch.int64),
         sample_of=torch.tensor(sample_of, dtype=torch.int64),
         columns=torch.tensor(columns, dtype=torch.int64),
         segments=torch.tensor(segments, dtype=torch.int64),
@@ -106,27 +113,18 @@ def training_batch(
 
 
 def micro_batches(
-    samples: Sequence[Sample], chosen: Sequence[int], max_tokens: int
+    sequences: Sequence[Sequence[int]], chosen: Iterable[int], max_tokens: int
 ) -> Iterator[list[int]]:
-    """Split ``chosen`` samples into lists that, padded, hold about ``max_tokens`` tokens each.
+    """Split ``chosen`` sequences into lists that, padded, hold about ``max_tokens`` tokens each.
 
-    Samples of like length go together; one longer than the bound goes alone.
+    Sequences of like length go together; one longer than the bound goes alone.
     """
     batch: list[int] = []
-    for index in sorted(chosen, key=lambda index: (len(samples[index].ids), index)):
-        longest = len(samples[index].ids)  # the newest is the longest
+    for index in sorted(chosen, key=lambda index: (len(sequences[index]), index)):
+        longest = len(sequences[index])  # the newest is the longest
         if batch and longest * (len(batch) + 1) > max_tokens:
             yield batch
             batch = []
         batch.append(index)
     if batch:
         yield batch
-
-
-def padded_ids(
-    samples: Sequence[Sample], pad_id: int, device: torch.device | str = "cpu"
-) -> Tensor:
-    """[B, T] ids padded on the right."""
-    longest = max(len(sample.ids) for sample in samples)
-    rows = [sample.ids + [pad_id] * (longest - len(sample.ids)) for sample in samples]
-    return torch.tensor(rows, dtype=torch.int64, device=device)

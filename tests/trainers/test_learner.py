@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 
 from reagent_env import Task, Trajectory  # noqa: E402
 from reagent_env.trainers.config import TrainConfig  # noqa: E402
+from reagent_env.trainers.layout import Layout  # noqa: E402
 from reagent_env.trainers.learner import Learner  # noqa: E402
 from reagent_env.trainers.likelihood import likelihood  # noqa: E402
 from reagent_env.trainers.policies.lora import apply_lora  # noqa: E402
@@ -257,12 +258,14 @@ def test_temperature_and_nucleus_are_those_of_the_sampler(random_policy: Any) ->
     model = random_policy().model
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(10)
-    ids, where = torch.tensor([[5, 6, 7]]), (torch.tensor([0]), torch.tensor([2]))
-    logits = model(input_ids=ids).logits[0, 1]
+    logits = model(input_ids=torch.tensor([[5, 6]])).logits[0, 1]
     expected = (logits / 0.7).log_softmax(-1)
-    found = likelihood(model, ids, *where, temperature=0.7)
+
+    def after_5_and_6(token: int) -> Layout:
+        return Layout(torch.tensor([[5, 6]]), torch.tensor([1]), torch.tensor([token]))
+
+    found = likelihood(model, after_5_and_6(7), temperature=0.7)
     assert found.logprobs.item() == pytest.approx(expected[7].item(), abs=1e-4)
     likeliest = int(expected.argmax())
-    ids = torch.tensor([[5, 6, likeliest]])
-    found = likelihood(model, ids, *where, temperature=0.7, top_p=1e-6)
+    found = likelihood(model, after_5_and_6(likeliest), temperature=0.7, top_p=1e-6)
     assert found.logprobs.item() == pytest.approx(0.0, abs=1e-5)  # the only one in its nucleus

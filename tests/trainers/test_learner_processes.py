@@ -153,15 +153,18 @@ def difference(one: Path, other: Path) -> float:
     return float(max((first[name] - second[name]).abs().max() for name in first))
 
 
-def test_samples_are_dealt_out_once_and_every_process_has_as_many_passes() -> None:
-    samples = [one.samples[0] for one in rollouts(7)[0]]
+@pytest.mark.parametrize("trees", [False, True])
+def test_samples_are_dealt_out_once_and_every_process_has_as_many_passes(trees: bool) -> None:
+    sequences = [one.samples[0].ids for one in rollouts(7)[0]]
 
     class Pretended(Processes):
         def __init__(self, index: int) -> None:
             super().__init__()
             self.count, self.index = 3, index
 
-    dealt = [list(Pretended(index).shares(samples, range(7), 60)) for index in range(3)]
+    dealt = [
+        list(Pretended(index).shares(sequences, range(7), 60, trees=trees)) for index in range(3)
+    ]
     assert len({len(one) for one in dealt}) == 1
     counted = sorted(row for one in dealt for rows, counts in one if counts for row in rows)
     assert counted == [0, 1, 2, 3, 4, 5, 6]

@@ -10,7 +10,6 @@ from reagent_env import Task, Trajectory  # noqa: E402
 from reagent_env.trainers.sample import AttemptReturn, Rollout, Sample  # noqa: E402
 from reagent_env.trainers.training_batch import (  # noqa: E402
     micro_batches,
-    padded_ids,
     training_batch,
 )
 
@@ -37,6 +36,8 @@ def test_every_written_token_stands_there_once_with_its_turn_and_attempt() -> No
     batch = training_batch([both, apart], [[[0.1, 0.2], [0.3]], [[0.4], [0.5]]])
     assert batch.sample_of.tolist() == [0, 0, 0, 0, 1, 2, 2]
     assert batch.columns.tolist() == [2, 3, 5, 7, 1, 1, 2]
+    assert batch.tokens.tolist() == [12, 13, 15, 17, 11, 11, 12]
+    assert [len(one) for one in batch.sequences] == [7, 1, 2]  # nothing comes after the last token
     assert batch.turns.tolist() == [0, 0, 1, 2, 3, 4, 4]
     assert batch.segments.tolist() == [0, 0, 0, 1, 2, 3, 3]
     assert batch.advantages.tolist() == pytest.approx([0.1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5])
@@ -58,12 +59,7 @@ def test_advantages_of_another_shape_are_refused() -> None:
 
 
 def test_micro_batches_hold_alike_lengths_and_no_more_than_they_may() -> None:
-    lengths = [5, 30, 6, 5, 31]
-    samples = [sample(*[-1] * length) for length in lengths]
-    cut = list(micro_batches(samples, range(5), max_tokens=20))
+    sequences = [[7] * length for length in (5, 30, 6, 5, 31)]
+    cut = list(micro_batches(sequences, range(5), max_tokens=20))
     assert cut == [[0, 3, 2], [1], [4]]
-    assert list(micro_batches(samples, [], max_tokens=20)) == []
-    assert padded_ids([samples[0], samples[2]], 0).tolist() == [
-        [10, 11, 12, 13, 14, 0],
-        [10, 11, 12, 13, 14, 15],
-    ]
+    assert list(micro_batches(sequences, [], max_tokens=20)) == []
