@@ -34,7 +34,7 @@ from verl_fakes import (  # first: it silences what verl's imports warn of
 import verl
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_adv_estimator_fn
 from verl.trainer.ppo.ray_trainer import compute_advantage
-from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.utils.import_utils import load_class_from_fqn
 
 from reagent_env.judgement import Judgement
@@ -361,5 +361,6 @@ def test_verl_takes_the_yaml_to_copy(tmp_path: Path) -> None:
     assert config.algorithm.adv_estimator == "reagent_turn"
     assert config.actor_rollout_ref.rollout.prompt_length == 2048  # data.max_prompt_length
     assert omega_conf_to_dataclass(config.actor_rollout_ref.rollout).n == 8
+    validate_config(config, use_reference_policy=False, use_critic=False)  # as main_ppo does first
     manager = config.actor_rollout_ref.rollout.agent.agent_loop_manager_class
     assert load_class_from_fqn(manager, "AgentLoopManager") is ReagentAgentLoopManager
