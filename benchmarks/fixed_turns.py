@@ -1,8 +1,8 @@
-"""Episodes of exactly so many turns, whatever is sampled; with the collector, and by the engine alone.
+"""Episodes of so many turns and tokens, whatever is sampled; by the collector, and by the engine alone.
 
-Any completion is read as a call of a tool that always says the same, so a policy need not know how
-to call one, and both sides of a comparison sample the same tokens from the same prompts. With one
-turn there is no tool: the completion is the answer. A tool may wait as long as a heavy-tailed
+Any completion is read as a call of a tool that always says the same, and goes on to its limit of tokens,
+so a policy need not know how to call one, and both sides of a comparison sample as many tokens from
+the same prompts. With one turn there is no tool: the completion is the answer. A tool may wait as long as a heavy-tailed
 service does. Not here: what is measured (``rollout_rate.py``, ``slow_tools.py``, …).
 """
 
@@ -170,11 +170,10 @@ def short_turns_at_the_interpreter() -> Iterator[None]:
 
 @contextmanager
 def engine_of(policy: Policy, play: Play, *, lockstep: bool = False) -> Iterator[HFEngine]:
-    """The engine as ``reagent train`` makes it."""
-    renderer = Renderer(policy.tokenizer)
+    """The engine as ``reagent train`` makes it, but that no token ends a completion."""
     with HFEngine(
         policy.model,
-        stop_ids=renderer.stop_ids,
+        stop_ids=[],
         context_length=policy.context_length,
         max_live=play.at_once,
         deterministic=lockstep,

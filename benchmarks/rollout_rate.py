@@ -1,7 +1,7 @@
 """Whole episodes through the trainer's collector, beside the same requests at the engine alone.
 
-Tokens sampled a second. Both sides ask the same engine for the same completions (same prompts, same
-seeds), as many at once; theirs does nothing else, ours also has environments, threads, prompts to
+Tokens sampled a second. Both sides ask the same engine for the same completions (same prompts, seeds
+and lengths), as many at once; theirs does nothing else, ours also has environments, threads, prompts to
 encode and records to keep. Rounds take turns. Once without tools: an episode is one completion; and
 once with four turns of a tool that answers at once, which is only told. By the clock, as the bar is,
 and by processor time, which other programs disturb less.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,7 @@ from reagent_env.trainers.policies.policy import Policy
 BAR = 0.9
 PLAYS = {
     "tiny": {
-        "no tools": Play(turns=1, groups=32, group_size=8, at_once=64, max_tokens=128),
+        "no tools": Play(turns=1, groups=16, group_size=8, at_once=64, max_tokens=64),
         "4 turns": Play(turns=4, groups=16, group_size=8, at_once=64, max_tokens=32),
     },
     "smollm2": {"no tools": Play(turns=1, groups=4, group_size=8, at_once=16, max_tokens=48)},
@@ -51,16 +52,26 @@ QUICK = {"tiny": 3, "smollm2": 1}
 
 def timed(engine: HFEngine, work: Callable[[], int]) -> dict[str, float]:
     """Tokens, the engine's passes for them, and the seconds by the clock and of the process."""
-    before, began, used = engine.metrics(), time.perf_counter(), time.process_time()
+    before, thread = engine.metrics(), engine_thread_seconds()
+    began, used = time.perf_counter(), time.process_time()
     tokens = work()
-    clock, processor, after = time.perf_counter(), time.process_time(), engine.metrics()
+    clock, processor = time.perf_counter(), time.process_time()
+    after = engine.metrics()
     return {
         "tokens": tokens,
         "clock": clock - began,
         "processor": processor - used,
+        "thread": engine_thread_seconds() - thread,
         "passes": after.steps - before.steps,
         "read": after.prefilled - before.prefilled,
     }
+
+
+def engine_thread_seconds() -> float:
+    """Processor seconds so far of the thread that computes; the rest of the process's is around it."""
+    (one,) = (one for one in threading.enumerate() if one.name == "hf-engine")
+    assert one.ident is not None
+    return time.clock_gettime(time.pthread_getcpuclockid(one.ident))
 
 
 def measure(policy: Policy, play: Play, rounds: int) -> list[dict[str, dict[str, float]]]:
@@ -81,7 +92,8 @@ def measure(policy: Policy, play: Play, rounds: int) -> list[dict[str, dict[str,
 
 def told(sides: dict[str, dict[str, float]]) -> str:
     shown = [
-        f"{side} {one['tokens'] / one['clock']:,.0f} tokens/s, {one['tokens'] / one['passes']:.1f} a pass"
+        f"{side} {one['tokens'] / one['clock']:,.0f} tokens/s, {one['tokens'] / one['passes']:.1f} a "
+        f"pass, {one['processor']:.2f} s, the engine's thread {one['thread']:.2f}"
         for side, one in sides.items()
     ]
     return ", ".join(shown)
@@ -102,7 +114,8 @@ def rows_of(
         rows.append(
             Row(
                 name=f"rollout, {name}, {policy}, {'by the clock' if by == 'clock' else 'processor time'}",
-                compares=f"whole episodes by the collector / the engine alone, {play.at_once} at once",
+                compares=f"whole episodes by the collector / the engine alone, {play.at_once} at once, "
+                f"{play.turns} x {play.max_tokens} tokens",
                 measured=ratio,
                 quartiles=quartiles,
                 bar=BAR if play.turns == 1 else None,
