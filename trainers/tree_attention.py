@@ -7,19 +7,23 @@ whole path, and calls torch's ``scaled_dot_product_attention`` on them. So atten
 than over the sequences apart, no mask is as large as the square of the row, and gradient
 checkpointing, adapters and shards work as ever.
 
+Of the last layer nobody reads anything but the states that are asked for, a tenth of all where
+observations are long: its attention and its MLP, found by its name, compute no others.
+
 Not here: trees (``token_tree.py``), what is asked of a pass (``layout.py``).
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -199,6 +203,7 @@ def tree_attention(
     parts = token_paths.at_last if last else token_paths.everywhere
     heads, size = query.shape[1], value.shape[-1]
     rows = [one[0].transpose(0, 1).flatten(1) for one in (query, key, value)]
+    _now.asked = parts.places if last else None
     results = []
     for call in parts.calls:
         queries = _gathered(rows[0], call.queries, heads)
@@ -233,15 +238,61 @@ def _gathered(flat: Tensor, places: Tensor, heads: int) -> Tensor:
 @contextmanager
 def attending_to_trees(*models: Any) -> Iterator[None]:
     """Within, passes of ``models`` may be given paths; backward passes belong inside, too."""
-    configs = [_decoder(model).config for model in models]
-    before = [config._attn_implementation for config in configs]
-    try:
-        for config in configs:
-            config._attn_implementation = NAME
-        yield
-    finally:
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation = name
+    decoders = [_decoder(model) for model in models]
+    before = [decoder.config._attn_implementation for decoder in decoders]
+    with ExitStack() as hooks:
+        for decoder in decoders:
+            if (mlp := _last_mlp(decoder)) is not None:
+                hooks.callback(mlp.register_forward_pre_hook(_only_asked).remove)
+                hooks.callback(mlp.register_forward_hook(_among_all).remove)
+        try:
+            for decoder in decoders:
+                decoder.config._attn_implementation = NAME
+            yield
+        finally:
+            for decoder, name in zip(decoders, before, strict=True):
+                decoder.config._attn_implementation = name
+
+
+class _Now(threading.local):
+    """Set by the last layer's attention for the MLP that follows it, in every pass anew."""
+
+    asked: Tensor | None = None
+    """[n] places of the tokens whose states are asked for."""
+    places: Tensor | None = None
+    """The same, while the MLP computes those alone."""
+    tokens: int = 0
+    """Of the row."""
+
+
+_now = _Now()
+
+
+def _last_mlp(decoder: Any) -> nn.Module | None:
+    """The last layer's MLP, where it has one under that name that comes after its attention."""
+    layers = getattr(decoder, "layers", None)
+    if not layers or not hasattr(layers[-1], "post_attention_layernorm"):
+        return None
+    mlp = getattr(layers[-1], "mlp", None)
+    return mlp if isinstance(mlp, nn.Module) else None
+
+
+def _only_asked(mlp: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Before the MLP: ``[1, n, H]`` of ``[1, N, H]``."""
+    asked, _now.asked = _now.asked, None
+    _now.places = asked
+    if asked is None:
+        return None
+    _now.tokens = given[0].shape[1]
+    return (given[0].index_select(1, asked), *given[1:])
+
+
+def _among_all(mlp: nn.Module, given: Any, found: Any) -> Any:
+    """After it: its results at their places, zeros elsewhere."""
+    places, _now.places = _now.places, None
+    if places is None:
+        return None
+    return found.new_zeros(1, _now.tokens, found.shape[2]).index_copy(1, places, found)
 
 
 def run_over_tree(model: Any, ids: Tensor, positions: Tensor, paths: TokenPaths) -> Tensor:
@@ -279,18 +330,21 @@ def why_no_trees(model: Any, context_length: int) -> str | None:
     try:
         with torch.no_grad(), attending_to_trees(model):
             tree = token_tree(sequences)
-            everything = [np.arange(len(one)) for one in sequences]
+            asked = [np.arange(len(one) % 3, len(one), 2) for one in sequences]
             found = run_over_tree(
                 model,
                 torch.tensor([tree.ids], device=device),
                 torch.tensor([tree.positions], device=device),
-                token_paths(tree, everything, last_layer(model), device),
+                token_paths(tree, asked, last_layer(model), device),
             )[0]
+        if _now.asked is not None and _last_mlp(decoder) is not None:
+            return "its last MLP does not follow its attention"
         with torch.no_grad():
-            for one, path in zip(sequences, tree.paths, strict=True):
+            for one, path, columns in zip(sequences, tree.paths, asked, strict=True):
                 ids = torch.tensor([one], device=device)
-                alone = decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
-                apart = (found[torch.as_tensor(path, device=device)] - alone).norm() / alone.norm()
+                alone = decoder(input_ids=ids, use_cache=False).last_hidden_state[0, columns]
+                shared = found[torch.as_tensor(path[columns], device=device)]
+                apart = (shared - alone).norm() / alone.norm()
                 if not apart < PROBE[alone.dtype == torch.float32]:
                     return f"its states over a tree are {float(apart):.2g} away from those apart"
     except Exception as error:  # whatever a model of another make does with such a call

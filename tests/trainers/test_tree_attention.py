@@ -210,6 +210,21 @@ def test_what_is_shared_is_computed_once(learner: Any) -> None:
     assert other.counts.computed >= read
 
 
+def test_the_last_layer_computes_no_more_than_is_asked_for(learner: Any) -> None:
+    rollouts, advantages = group(prompt=100, members=8)
+    one = learner()
+    seen: dict[int, int] = {0: 0, 1: 0}
+    for number, layer in enumerate(one.policy.model.model.layers):
+        layer.mlp.down_proj.register_forward_hook(
+            lambda _, __, found, number=number: seen.update({number: found.shape[1]})
+        )
+    told = one.update(rollouts, advantages, update=0)
+    assert seen[0] == one.counts.computed
+    # Eight first words come after the same token, whose state is computed once.
+    assert told["tokens"] == sum(3 + member + 4 for member in range(8)) == 84
+    assert 70 < seen[1] <= 77
+
+
 def test_rows_as_long_as_a_mask_may_not_be_go_without(
     learner: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
