@@ -17,7 +17,7 @@ def envs() -> None:
 
     width = max(len(env_id) for env_id in ENVIRONMENTS)
     for env_id, entry in ENVIRONMENTS.items():
-        tools = ", ".join(name.rpartition(":")[2] for name in tools_of(entry))
+        tools = ", ".join(tools_of(entry))
         installed = "" if env_id in gymnasium.registry else "  (not registered!)"
         typer.echo(f"{env_id:<{width}}  {entry['summary']}  Tools: {tools}.{installed}")
         for line in missing(env_id):
@@ -26,9 +26,11 @@ def envs() -> None:
 
 
 def tools_of(entry: Mapping[str, Any]) -> Sequence[str]:
-    """The names of an environment's tools; a benchmark's stand beside its arguments."""
+    """What a model calls an environment's tools; a benchmark's stand beside its arguments."""
+    from reagent_env.tools import get_tool
+
     names: Sequence[str] = entry.get("tools") or entry["kwargs"]["tools"]
-    return names
+    return [get_tool(name, ()).name if ":" in name else name for name in names]
 
 
 def missing(env_id: str) -> list[str]:

@@ -30,6 +30,9 @@ def test_envs_lists_what_can_be_made() -> None:
     assert shown.exit_code == 0
     assert "reagent/PythonMath-v0" in shown.output
     assert "not registered" not in shown.output
+    assert (
+        "Tools: click, type, select, scroll, press, wait." in shown.output
+    )  # as a model calls them
 
 
 def test_doctor_finds_a_sandbox_here_and_speaks_json() -> None:

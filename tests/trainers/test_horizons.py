@@ -127,8 +127,8 @@ def test_one_seed_is_no_verdict(plan: Plan) -> None:
 def test_a_trial_is_small_and_keeps_apart_from_runs_in_full(plan: Plan, tmp_path: Path) -> None:
     trial = plan_of(small(FAMILIES["mini-mix"]), tmp_path, seeds=2)
     assert [len(list(trial.runs())), len(list(plan.runs()))] == [8, 12]
-    assert {run.config.max_interactions for run in trial.runs()} == {300}
-    assert {run.config.held_out_episodes for run in trial.runs()} == {20}
+    assert {run.config.max_interactions for run in trial.runs()} == {120}
+    assert {run.config.held_out_episodes for run in trial.runs()} == {8}
     keep_plan(plan)
     with pytest.raises(ValueError, match=r"made with another common: .*max_interactions"):
         keep_plan(trial)

@@ -101,8 +101,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 
 def small(family: Family) -> Family:
-    """The same family with two or three updates a run, to try it all; it shows nothing."""
-    return replace(family, interactions=300, held_out=20)
+    """The same family with an update or two a run, to try it all; it shows nothing."""
+    return replace(family, interactions=120, held_out=8)
 
 
 def arms_of(family: Family) -> tuple[Arm, ...]:
@@ -215,7 +215,7 @@ def compare_horizons(
     limit_minutes: Annotated[float, typer.Option(help="Of one run; then it is given up.")] = 30.0,
     small_runs: Annotated[
         bool,
-        typer.Option("--small", help="A trial in minutes: 300 turns a run, 20 tasks held out."),
+        typer.Option("--small", help="A trial in minutes: 120 turns a run, 8 tasks held out."),
     ] = False,
     table: Annotated[
         bool, typer.Option("--table", help="Only the table of what is there.")
