@@ -79,9 +79,9 @@ class JudgeSftConfig:
     """Training tasks of each; 0 is what :data:`TASKS` says."""
     leave_out: str = ""
     """Kinds of flaw that are not shown, comma-separated: to see what a judge makes of new ones."""
-    odd: Fraction = 0.25
+    odd: Fraction = 0.0
     """Views of the kind ``marks`` with one line damaged blindly, for each other example: they teach
-    the judge that what it was never shown may be wrong (``judge/odd.py``)."""
+    the judge that what it was never shown may be wrong (``judge/odd.py``), e.g. 0.25."""
     epochs: Count = 3
     """Passes over the examples."""
     batch: Count = 32
