@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import gymnasium as gym
 import pytest
 from typer.testing import CliRunner
 
@@ -88,6 +89,21 @@ def test_what_a_person_gets_wrong_is_explained(line: str, said: str) -> None:
     reward, shown = play(line)
     assert reward is None
     assert said in shown
+
+
+def test_in_a_world_with_one_tool_a_line_is_a_move() -> None:
+    shown: list[str] = []
+    typed = iter(["inventory", "get 1 oak logs", "act inventory", "answer done"])
+    env = gym.make("reagent/TextCraft-v0", disable_env_checker=True)
+    assert play_episode(env, 0, shown.append, lambda: next(typed)) == 0.0
+    told = "\n".join(shown)
+    assert "Tools: act.\n" in told  # no word of a sandbox that nothing needs
+    assert "Any other line is for act." in told
+    assert "You are not carrying anything." in told
+    assert "Got 1 oak logs" in told
+    assert "[oak logs] (1)" in told
+    assert shown[-1] == "Over (answered). Reward 0."  # nor of an answer that there is not
+    env.close()
 
 
 def test_a_tool_of_one_text_takes_it_bare_or_over_several_lines() -> None:
