@@ -2,8 +2,8 @@
 
 Any completion is read as a call of a tool that always says the same, and goes on to its limit of tokens,
 so a policy need not know how to call one, and both sides of a comparison sample as many tokens from
-the same prompts. With one turn there is no tool: the completion is the answer. A tool may wait as long as a heavy-tailed
-service does. Not here: what is measured (``rollout_rate.py``, ``slow_tools.py``, …).
+the same prompts. With one turn there is no tool: the completion is the answer. A tool may wait as long
+as a heavy-tailed service does. Not here: what is measured (``rollout_rate.py``, ``slow_tools.py``, …).
 """
 
 from __future__ import annotations
