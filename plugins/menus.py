@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reagent_env.plugins.text_features import overlap, word_set
@@ -57,9 +57,19 @@ class MenuView:
     """Turns before the limit, where the environment says so."""
     info: Mapping[str, Any]
     """What the environment's last ``reset`` or ``step`` said."""
+    made: dict[Any, Choice] = field(default_factory=dict, repr=False, compare=False)
+    """Calls that menus of this episode made before: most stand in the next menu again."""
 
     def call(self, name: str, arguments: Mapping[str, Any], label: str = "") -> Choice:
         """A choice that makes one call."""
+        if any(type(value) is not str for value in arguments.values()):  # 1 and True are one key
+            return self._call(name, arguments, label)
+        key = (name, label, *arguments.items())
+        if key not in self.made:
+            self.made[key] = self._call(name, arguments, label)
+        return self.made[key]
+
+    def _call(self, name: str, arguments: Mapping[str, Any], label: str) -> Choice:
         shown = label or f"{name} {' '.join(map(str, arguments.values()))}"
         return Choice(self.tool_format.render_calls([ToolCall(name, arguments)]), shown)
 

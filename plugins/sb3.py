@@ -96,6 +96,7 @@ class ActionMenu(gymnasium.Wrapper[str, np.int64, str, str], RecordConstructorAr
         self._tools: tuple[Mapping[str, Any], ...] = ()
         self._chosen: list[str] = []
         self._read: list[str] = []
+        self._made: dict[Any, Choice] = {}
 
     def reset(self, **kwargs: Any) -> tuple[str, dict[str, Any]]:
         """Begin an episode and offer its first menu."""
@@ -103,7 +104,7 @@ class ActionMenu(gymnasium.Wrapper[str, np.int64, str, str], RecordConstructorAr
         messages = info.get("messages") or [{"content": observation}]
         self._question = str(messages[-1]["content"])
         self._tools = tuple(info.get("tools", ()))
-        self._chosen = []
+        self._chosen, self._made = [], {}
         self._offer(observation, info)
         return observation, info
 
@@ -150,6 +151,7 @@ class ActionMenu(gymnasium.Wrapper[str, np.int64, str, str], RecordConstructorAr
             tool_format=self.tool_format,
             turns_left=None if limit is None else limit - len(self._chosen),
             info=info,
+            made=self._made,
         )
         offered = [Choice(one) if isinstance(one, str) else one for one in self.menu(self.view)][
             : self.size

@@ -154,6 +154,19 @@ def test_what_a_simulator_is_told_again_can_be_told_again_and_new_searches_come_
     assert labels(after)[:3] == ["look ", "find Bo", "find Ada"]
 
 
+def test_a_call_is_rendered_once_an_episode_and_arguments_of_another_kind_are_another_call() -> (
+    None
+):
+    seen = view("Who wrote “The Toll”?")
+    first = seen.call("look_up", {"name": "The Toll"})
+    assert (
+        dataclasses.replace(seen, results=("He.",)).call("look_up", {"name": "The Toll"}) is first
+    )
+    assert seen.call("look_up", {"name": "The Toll"}, "another label").label == "another label"
+    for value, written in ((1, "1"), (True, "true"), (1.0, "1.0")):
+        assert f'"n": {written}}}' in seen.call("count", {"n": value}).completion
+
+
 def test_an_environment_that_lists_its_actions_is_taken_at_its_word() -> None:
     info = {"available_actions": ["go north", "wait"]}
     one_tool = (schema("act", command={"type": "string"}),)
