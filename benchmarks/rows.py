@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -186,7 +187,7 @@ def deliver(
         benchmark=benchmark,
         rows=rows,
         machine=machine,
-        command=" ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_without_json()]),
+        command=shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_without_json()]),
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
         details=details or {},
     )

@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -41,6 +42,8 @@ from reagent_env.tool_formats.base import ParsedTurn
 from reagent_env.trajectory import ToolCall, ToolResult
 
 GROUP = 8
+LONGEST = 3600
+"""Seconds that one side may take, its imports included."""
 TIMES_AS_FAST = {"tiny": 3.0, "smollm2": 1.5}
 PARTS = ("generation", "tools", "update", "iteration")
 
@@ -153,6 +156,7 @@ def run_ours(policy_name: str, size: Size, iterations: int) -> list[dict[str, fl
         engine.resume(0)
         for update in range(iterations):
             busy, began = engine.metrics().busy_s, time.perf_counter()
+            processor = time.process_time()
             groups = collector.collect(update)
             engine.pause()
             collected = time.perf_counter()
@@ -170,6 +174,7 @@ def run_ours(policy_name: str, size: Size, iterations: int) -> list[dict[str, fl
                     "tools": sum(one.trajectory.timings["tools"] for one in flat),
                     "update": ended - collected,
                     "iteration": ended - began,
+                    "processor": time.process_time() - processor,
                     "tokens": sum(sum(s.completion_mask) for one in flat for s in one.samples),
                     "turns": sum(len(one.trajectory.turns) for one in flat) / len(flat),
                 }
@@ -218,7 +223,7 @@ def run_trl(policy_name: str, size: Size, iterations: int) -> list[dict[str, flo
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             for key in clock:
                 clock[key] = 0.0
-            self.began = time.perf_counter()
+            self.began, self.processor = time.perf_counter(), time.process_time()
             batch = super()._generate_and_score_completions(inputs)
             self.generated = time.perf_counter()
             return batch
@@ -234,6 +239,7 @@ def run_trl(policy_name: str, size: Size, iterations: int) -> list[dict[str, flo
                     "turns": clock["turns"] / (size.groups * GROUP),
                     "update": ended - trainer.generated,
                     "iteration": ended - trainer.began,
+                    "processor": time.process_time() - trainer.processor,
                 }
             )
 
@@ -305,18 +311,24 @@ def one_side(side: str, policy: str, iterations: int) -> None:
 
 def in_a_process(side: str, policy: str, iterations: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--side", side, "--policies", policy]
-    run = subprocess.run(
-        [*command, "--iterations", str(iterations)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=3600,
-    )
+    try:
+        run = subprocess.run(
+            [*command, "--iterations", str(iterations)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=LONGEST,
+        )
+    except subprocess.TimeoutExpired:
+        raise SystemExit(
+            f"{side} on {policy} was stopped after {LONGEST} s: a busy machine; fewer --iterations?"
+        ) from None
     lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT ")]
     if run.returncode or not lines:
-        raise SystemExit(
-            f"{side} on {policy} failed (exit code {run.returncode}):\n{run.stderr[-3000:]}"
-        )
+        code = f"exit code {run.returncode}"
+        if run.returncode < 0:
+            code = f"{signal.Signals(-run.returncode).name}; `dmesg` tells whether memory ran out"
+        raise SystemExit(f"{side} on {policy} failed ({code}):\n{run.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(lines[0].removeprefix("RESULT "))
     return found
 
@@ -350,6 +362,7 @@ def rows_of(policy: str, table: dict[str, dict[str, float]], seen: Seen) -> list
         ]
     )
     rate = {side: one["iteration"] / one["tokens"] for side, one in table.items()}
+    processor = {side: one["processor"] for side, one in table.items()}
     peaks = {side: one["peak MiB"] for side, one in table.items()}
     rows = [
         Row(
@@ -361,7 +374,8 @@ def rows_of(policy: str, table: dict[str, dict[str, float]], seen: Seen) -> list
             ours=table["ours"]["iteration"],
             other=table["trl"]["iteration"],
             unit="s",
-            note=f"a sampled token: {rate['trl'] / rate['ours']:.2f} ×",
+            note=f"a sampled token: {rate['trl'] / rate['ours']:.2f} ×; by processor time, which "
+            f"a busy machine distorts less: {processor['trl'] / processor['ours']:.2f} ×",
         ),
         Row(
             name=f"GRPO peak memory, {policy}",
@@ -394,7 +408,7 @@ def show(policy: str, table: dict[str, dict[str, float]]) -> None:
     print(
         f"\n{policy}: {size.groups} x {GROUP} rollouts, 2 turns of at most {size.max_tokens} tokens"
     )
-    names = [*PARTS, "tokens", "turns", "peak MiB"]
+    names = [*PARTS, "processor", "tokens", "turns", "peak MiB"]
     print("       " + "".join(f"{name:>12}" for name in names))
     for side, values in table.items():
         print(f"{side:7}" + "".join(f"{values[name]:12.2f}" for name in names))
