@@ -213,8 +213,14 @@ class ToolUseEnvironment(Environment[CompletionAction, TaskObservation, TaskStat
         """Where the session stands."""
         if self._last is None:
             return self._begun
-        where = {"attempt": self._last.attempt, "stop_reason": self._last.stop_reason}
-        return self._begun.model_copy(update={"step_count": self._steps, **where})
+        return TaskState(
+            episode_id=self._begun.episode_id,
+            env_id=self._begun.env_id,
+            task_id=self._begun.task_id,
+            step_count=self._steps,
+            attempt=self._last.attempt,
+            stop_reason=self._last.stop_reason,
+        )
 
     def close(self) -> None:
         """Give the environment and its sandbox back. Twice is fine."""
