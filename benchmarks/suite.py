@@ -66,7 +66,7 @@ BENCHMARKS = (
     Benchmark("vector_env", "64 members with a 100 ms tool", 0.3),
     Benchmark("engine", "The engine beside transformers' generate", 1),
     Benchmark("rollout_rate", "Rollouts beside the engine alone", 4),
-    Benchmark("slow_tools", "Rollouts with heavy-tailed tools", 4),
+    Benchmark("slow_tools", "Rollouts with heavy-tailed tools", 6),
     Benchmark("training_waste", "Training with heavy-tailed tools", 5),
     Benchmark("trainer_overhead", "What the trainer itself costs", 6),
     Benchmark("trl_iteration", "One GRPO iteration beside TRL's", 20),
