@@ -41,7 +41,7 @@ def play(
     """
     import gymnasium
 
-    limit = {} if max_turns is None else {"max_turns": max_turns}
+    limit: dict[str, Any] = {} if max_turns is None else {"max_turns": max_turns}
     made = gymnasium.make(env, split=split, sandbox=sandbox, **limit)
     try:
         play_episode(made, seed, typer.echo, lambda: input("> "))
