@@ -25,6 +25,7 @@ from reagent_env.trainers.engines.base import (  # noqa: E402
     Sampling,
 )
 from reagent_env.trainers.engines.hf import HFEngine  # noqa: E402
+from reagent_env.trainers.engines.hf_cache import SlotCache  # noqa: E402
 from reagent_env.trainers.engines.hf_sampling import draw  # noqa: E402
 
 STOP = 1
@@ -528,3 +529,16 @@ def test_a_model_that_cannot_be_batched_so_is_refused(
         odd.config.__dict__[name.replace("_implementation", "_implementation_internal")] = value
     with pytest.raises(ValueError, match=message):
         HFEngine(odd, stop_ids=[STOP], context_length=CONTEXT)
+
+
+def test_storage_begins_with_what_the_last_round_needed_and_shrinks_again() -> None:
+    cache = SlotCache(max_rows=64, max_length=512)
+    cache.reserve(rows=9, length=100)
+    cache.reserve(rows=30, length=130)
+    assert (cache.rows, cache.length) == (30, 256)  # at least doubled where it was too small
+    cache.clear()
+    cache.reserve(rows=1, length=10)
+    assert (cache.rows, cache.length) == (30, 130)  # at once
+    cache.clear()
+    cache.reserve(rows=1, length=10)
+    assert (cache.rows, cache.length) == (8, 128)

@@ -13,7 +13,8 @@ import torch
 from transformers import Cache
 
 FIRST_ROWS, FIRST_LENGTH = 8, 128
-"""Storage begins with this much and doubles when it is too small."""
+"""Storage begins with this much, or what it needed before it was last cleared, and doubles when it
+is too small."""
 
 
 class SlotCache(Cache):
@@ -42,6 +43,7 @@ class SlotCache(Cache):
         """Rows allocated."""
         self.length = 0
         """Positions allocated in each row."""
+        self._first = self._needed = (FIRST_ROWS, FIRST_LENGTH)
         self._stores: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """Keys and values by layer, each ``[rows, kv_heads, length, head_dim]``."""
         self._chosen: slice | torch.Tensor = slice(0, 0)
@@ -52,12 +54,13 @@ class SlotCache(Cache):
 
     def reserve(self, rows: int, length: int) -> None:
         """Have at least ``rows`` × ``length``, keeping what is there."""
+        self._needed = max(rows, self._needed[0]), max(length, self._needed[1])
         if rows <= self.rows and length <= self.length:
             return
         wanted = []
         for need, have, first, most in (
-            (rows, self.rows, FIRST_ROWS, self._max[0]),
-            (length, self.length, FIRST_LENGTH, self._max[1]),
+            (rows, self.rows, self._first[0], self._max[0]),
+            (length, self.length, self._first[1], self._max[1]),
         ):
             wanted.append(have if need <= have else min(most, max(need, 2 * have, first)))
         old_rows, old_length = self.rows, self.length
@@ -124,6 +127,8 @@ class SlotCache(Cache):
     def clear(self) -> None:
         """Give the memory back."""
         self._stores.clear()
+        if self.rows:
+            self._first, self._needed = self._needed, (FIRST_ROWS, FIRST_LENGTH)
         self.rows = self.length = 0
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
