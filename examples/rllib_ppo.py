@@ -1,7 +1,9 @@
-"""RLlib's PPO learns which program a problem of PythonMath asks for (about two minutes).
+"""RLlib's PPO learns which program a problem of PythonMath asks for.
 
-pip install -e '.[rllib]' torch && python examples/rllib_ppo.py
+pip install -e '.[rllib]' torch && python examples/rllib_ppo.py       # process: another sandbox
 """
+
+import sys
 
 import ray
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -12,7 +14,8 @@ from reagent_env.task_sets.python_math import python_math
 TASKS = python_math("train", kinds=("gcd", "lcm", "products", "count_bits"), levels=(1,))
 
 ray.init(num_cpus=2, include_dashboard=False)
-register_rllib("python", "reagent/PythonMath-v0", tasks=TASKS, sandbox="auto", max_turns=4, size=9)
+SANDBOX = sys.argv[1] if len(sys.argv) > 1 else "auto"
+register_rllib("python", "reagent/PythonMath-v0", tasks=TASKS, sandbox=SANDBOX, max_turns=4, size=9)
 algorithm = (
     PPOConfig()
     .environment("python")
@@ -23,6 +26,6 @@ algorithm = (
 )
 for iteration in range(10):
     seen = algorithm.train()["env_runners"]
-    print(f"iteration {iteration}: mean return {seen['episode_return_mean']:.2f}")
+    print(f"iteration {iteration}: mean return {seen['episode_return_mean']:.2f}", flush=True)
 algorithm.stop()
 ray.shutdown()
