@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 from reagent_env.trainers import metric_names as names
 from reagent_env.trainers.ablation import processes
+from reagent_env.trainers.ablation.arms import ARMS, arm_config
 from reagent_env.trainers.ablation.cli import ablate
-from reagent_env.trainers.ablation.plan import PlannedRun
+from reagent_env.trainers.ablation.plan import COMMON, PlannedRun
 from reagent_env.trainers.ablation.processes import Ended, is_finished, log_of, make_all
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.progress import TrainProgress
@@ -209,3 +210,12 @@ def test_a_sweep_is_judged_on_the_validation_split(tmp_path: Path) -> None:
     done = reagent_ablate(*words.split(), str(tmp_path / "ablation"))
     assert "500 held-out tasks of validation" in done.stdout
     assert "std-floor=0.25" in done.stdout
+
+
+def test_the_judge_that_is_named_is_the_one_that_arms_ask(tmp_path: Path) -> None:
+    words = "--rewards outcome,reagent-u --sandbox process --dry-run --out"
+    for flags, judge in ([], "tiny-rrm"), (["--judge", "rubric"], "rubric"):
+        done = reagent_ablate(*words.split(), str(tmp_path / "ablation"), *flags)
+        assert f"judge {judge}\n" in done.stdout
+        common = {**COMMON, **({"judge": judge} if flags else {})}
+        assert arm_config(ARMS["reagent-u"], common).judge == judge

@@ -243,7 +243,7 @@ def _dry_run(plan: Plan, jobs: int) -> Iterator[str]:
     runs = [*plan.measurements(), *plan.runs()]
     done = [run for run in runs if is_finished(run)]
     yield f"Ablation {plan.task!r} in {plan.root}/ (nothing was run)"
-    yield f"environment {plan.common['env']}; judge {plan.common.get('judge', 'rubric')}"
+    yield f"environment {plan.common['env']}; judge {plan.common['judge']}"
     configs = {arm.name: arm_config(arm, plan.common) for arm in plan.arms}
     for config in {one.judge: one for one in configs.values()}.values():
         dry_run(config)  # raises what is wrong with environment or judge

@@ -91,7 +91,7 @@ def table_text(
     total = len(records.runs) + len(records.short) + len(records.missing)
     sections = [
         f"# Ablation: {plan.task}",
-        f"`{command}`\n\n{plan.common['env'].rpartition(':')[2]}, judge `{_judge(plan)}`, "
+        f"`{command}`\n\n{plan.common['env'].rpartition(':')[2]}, judge `{plan.common['judge']}`, "
         f"{plan.budget:,} policy tokens a run, {plan.seeds} seeds, cold starts "
         f"{', '.join(f'`{start.policy}`' for start in plan.starts)}. "
         f"{len(records.runs)} of {total} runs are finished. Success is on the "
@@ -257,10 +257,6 @@ def _how() -> str:
         "*Detectable* is the true difference, in points, that as many seeds of that spread find in "
         "four of five experiments."
     )
-
-
-def _judge(plan: Plan) -> str:
-    return str(plan.common.get("judge", "rubric"))
 
 
 def _names(plan: Plan) -> list[str]:
