@@ -37,6 +37,13 @@ class CheckerFailed(Exception):
     """The checking process cannot be had or cannot read the answer: no verdict on the prediction."""
 
 
+def _unreadable(gold: str) -> CheckerFailed:
+    return CheckerFailed(
+        f"math-verify cannot read the answer {gold!r}; write it as LaTeX or a number, or choose "
+        "another grader for this task."
+    )
+
+
 class _Silent(Exception):
     """The process did not answer in time, or ended."""
 
@@ -66,16 +73,13 @@ class _Checker:
                 self._confirm(gold)
                 return False
             if verdict is None:
-                raise CheckerFailed(
-                    f"math-verify cannot read the answer {gold!r}; write it as LaTeX or a number, "
-                    "or choose another grader for this task."
-                )
+                raise _unreadable(gold)
             return verdict
 
     def _confirm(self, gold: str) -> None:
         try:
             if self._ask(gold, gold, START_LIMIT_S) is None:
-                raise CheckerFailed(f"math-verify cannot read the answer {gold!r}.")
+                raise _unreadable(gold)
         except _Silent as error:
             self._stop()
             raise CheckerFailed(

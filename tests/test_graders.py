@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import math
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reagent_env import math_checking
 from reagent_env.graders import (
     GraderError,
     get_grader,
@@ -307,9 +309,19 @@ def test_math_works_in_threads():
     assert verdicts == [1.0] * 8
 
 
-def test_an_answer_that_cannot_be_read_is_a_grader_error_not_a_zero():
+@pytest.mark.parametrize("warm", [False, True])
+def test_an_answer_that_cannot_be_read_is_a_grader_error_not_a_zero(warm, monkeypatch):
+    checker = math_checking._Checker()
+    monkeypatch.setattr(math_checking, "_checker", checker)
+    monkeypatch.setattr(math_checking, "_checker_pid", os.getpid())
+    if warm:
+        assert score("math", "2", "2.00") == 1
     with pytest.raises(GraderError, match="another grader"):
         score("math", r"\frac{", "3")
+    checker.close()
+
+
+def test_an_answer_that_is_not_of_its_graders_kind_is_a_grader_error():
     for grader in ("number", "yes_no"):
         with pytest.raises(GraderError, match="needs a"):
             score(grader, "perhaps", "3")

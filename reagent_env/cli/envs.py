@@ -27,10 +27,19 @@ def envs() -> None:
 
 def tools_of(entry: Mapping[str, Any]) -> Sequence[str]:
     """What a model calls an environment's tools; a benchmark's stand beside its arguments."""
+    return [_called(name) for name in entry.get("tools") or entry["kwargs"]["tools"]]
+
+
+def _called(tool: str) -> str:
+    """A tool's own name; that of its function where its module cannot be had on this machine."""
     from reagent_env.tools import get_tool
 
-    names: Sequence[str] = entry.get("tools") or entry["kwargs"]["tools"]
-    return [get_tool(name, ()).name if ":" in name else name for name in names]
+    if ":" not in tool:
+        return tool
+    try:
+        return get_tool(tool, ()).name
+    except Exception:
+        return tool.rpartition(":")[2]
 
 
 def missing(env_id: str) -> list[str]:
