@@ -138,6 +138,7 @@ def make_plan(
     )
     from reagent_env.trainers.ablation.tasks import TASKS
     from reagent_env.trainers.cli import read_settings
+    from reagent_env.trainers.recipes import JUDGE
 
     if task not in TASKS:
         raise ValueError(f"There is no task {task!r}; known: {', '.join(TASKS)}.")
@@ -161,7 +162,7 @@ def make_plan(
         "env": env or TASKS[task].env,
         "sandbox": sandbox,
         "max_policy_tokens": policy_tokens or POLICY_TOKENS,
-        **({} if judge is None else {"judge": judge}),
+        "judge": judge or JUDGE,
         **given,
     }
     name = task if env is None else env.rpartition("/")[2]

@@ -20,7 +20,6 @@ from reagent_env.trainers.ablation.arms import Arm, arm_config
 from reagent_env.trainers.atomic_files import write_json
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.policies import checkpoint_folder
-from reagent_env.trainers.recipes import JUDGE
 
 POLICY_TOKENS = 80_000
 """The budget of a run: meant for four minutes on a core of its own."""
@@ -32,7 +31,6 @@ COMMON: Mapping[str, Any] = MappingProxyType(
         "group_size": 8,
         "max_tokens": 96,
         "lr": 3e-4,
-        "judge": JUDGE,
         "concurrency": 64,
         "deterministic": True,
         "threads": 1,

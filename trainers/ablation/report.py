@@ -25,6 +25,7 @@ from reagent_env.trainers.ablation.results import SHORT, Records, arm_values, by
 from reagent_env.trainers.ablation.tasks import TASKS
 from reagent_env.trainers.ablation.verdict import explained, verdict
 from reagent_env.trainers.atomic_files import write_json, write_text
+from reagent_env.trainers.recipes import JUDGE
 
 FILES = ("table.md", "table.json", "curves.png")
 BUDGET_APART = 0.05
@@ -91,7 +92,7 @@ def table_text(
     total = len(records.runs) + len(records.short) + len(records.missing)
     sections = [
         f"# Ablation: {plan.task}",
-        f"`{command}`\n\n{plan.common['env'].rpartition(':')[2]}, judge `{plan.common['judge']}`, "
+        f"`{command}`\n\n{plan.common['env'].rpartition(':')[2]}, judge `{plan.common.get('judge', JUDGE)}`, "
         f"{plan.budget:,} policy tokens a run, {plan.seeds} seeds, cold starts "
         f"{', '.join(f'`{start.policy}`' for start in plan.starts)}. "
         f"{len(records.runs)} of {total} runs are finished. Success is on the "
