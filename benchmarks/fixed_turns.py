@@ -20,11 +20,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from any_call import FOUND, AnyCall
 
 from reagent_env.env import ToolUseEnv
 from reagent_env.task import Task
 from reagent_env.tool_definition import Tool, tool
-from reagent_env.tool_formats import ToolFormat
 from reagent_env.tool_formats.base import ParsedTurn
 from reagent_env.trainers.collector import Collector, Source, assignment, episode_seed
 from reagent_env.trainers.engines.base import Sampling
@@ -32,10 +32,9 @@ from reagent_env.trainers.engines.hf import HFEngine
 from reagent_env.trainers.parts import SWITCH_SECONDS
 from reagent_env.trainers.policies.policy import Policy
 from reagent_env.trainers.rendering import Renderer
-from reagent_env.trajectory import ToolCall, ToolResult
+from reagent_env.trajectory import ToolResult
 
 SEED = 0
-FOUND = "The register has one entry: the harbour of Velmora was built in 1704. " * 2
 TAIL = math.log(20.0) / 2.3263479
 """σ of a log-normal distribution whose 99th percentile is 20 times its median."""
 
@@ -48,24 +47,6 @@ def look(text: str) -> str:
         text: What to look up.
     """
     return FOUND
-
-
-class AnyCall(ToolFormat):
-    """Whatever a completion says is a call."""
-
-    name = "any-call"
-
-    def system_prompt(self, tools: Sequence[Tool]) -> str:
-        return "Look the question up, then answer it."
-
-    def parse(self, completion: str) -> ParsedTurn:
-        return ParsedTurn((ToolCall("look", {"text": completion}),))
-
-    def render_results(self, results: Sequence[ToolResult]) -> str:
-        return "\n".join(f"<tool_response>\n{one.content}\n</tool_response>" for one in results)
-
-    def render_calls(self, calls: Sequence[ToolCall], thought: str = "") -> str:
-        return str(calls[0].arguments["text"])
 
 
 class NoCall(AnyCall):

@@ -11,7 +11,6 @@ Bar: a batch in at most 2 s.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Any
 import gymnasium
 import torch
 from machine import Watch
-from rows import Row, deliver
+from rows import Row, arguments, deliver
 
 from reagent_env.agents.evaluate import evaluate
 from reagent_env.agents.making import AgentRequest, agent_maker
@@ -55,12 +54,8 @@ def seconds(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, quick="eight episodes")
     parser.add_argument("--judge", default="tiny-rrm")
-    parser.add_argument("--quick", action="store_true", help="eight episodes: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     watch, count = Watch(), 8 if given.quick else EPISODES
     judge: Any = make_reward_model(given.judge)

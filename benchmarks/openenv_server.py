@@ -14,7 +14,6 @@ server's own processor time a step, which other work on the machine changes less
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import multiprocessing
 import os
@@ -31,7 +30,7 @@ from openenv import GenericEnvClient
 from openenv.core.env_server import create_app
 from openenv.core.env_server.interfaces import Environment
 from openenv.core.env_server.types import Action, Observation, State
-from rows import Row, deliver
+from rows import Row, arguments, deliver
 
 BAR = 0.7
 MESSAGE = "Four score and seven years ago"
@@ -178,13 +177,11 @@ async def steps_per_s(port: int, action: dict[str, Any], sessions: int, steps: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, quick="two rounds")
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--only", nargs="+", choices=list(SIDES), default=list(SIDES))
-    parser.add_argument("--quick", action="store_true", help="two rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     rounds = 2 if given.quick else given.rounds
     watch = Watch()

@@ -8,16 +8,14 @@ touches least. Prints each one's median and what it adds; the bound is 0.2 ms.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 
 from reagent_env import ToolUseEnv, tool
 from reagent_env.testing import addition_tasks
@@ -124,11 +122,7 @@ def skyrl() -> Callable[[], None] | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="five rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
+    parser = arguments(__doc__, quick="five rounds")
     given = parser.parse_args()
     watch = Watch()
     contenders = {

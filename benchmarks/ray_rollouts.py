@@ -23,7 +23,7 @@ from typing import Any
 
 import gymnasium
 from machine import Watch
-from rows import Row, deliver
+from rows import Row, arguments, deliver
 
 BAR = 1.7
 ID = "ray_rollouts:bench/WaitingTools-v0"
@@ -103,14 +103,12 @@ def play(players: Any, jobs: list[Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, quick="two rounds")
     parser.add_argument("--episodes", type=int, default=24, help="of a round, for each worker")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seats", type=int, default=2)
     parser.add_argument("--wait", type=float, default=0.2)
     parser.add_argument("--sandbox", default="process")
-    parser.add_argument("--quick", action="store_true", help="two rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     if given.quick:
         given.episodes, given.rounds = 8, 2

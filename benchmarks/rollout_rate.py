@@ -13,12 +13,10 @@ Bar: ours ≥ 0.9 of the engine alone, without tools.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +30,7 @@ from fixed_turns import (
     short_turns_at_the_interpreter,
 )
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 
 from reagent_env.trainers.engines.hf import HFEngine
 from reagent_env.trainers.policies import load_policy
@@ -128,13 +126,9 @@ def rows_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = arguments(__doc__, quick="few rounds")
     parser.add_argument("--policies", nargs="+", default=list(PLAYS), choices=list(PLAYS))
     parser.add_argument("--rounds", type=int, help="of each; by default 12 for tiny, 5 for smollm2")
-    parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     torch.set_num_threads(1)
     watch = Watch()

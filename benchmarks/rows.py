@@ -7,6 +7,7 @@ virtual environments that have little else. Not here: measuring the machine (``m
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import math
@@ -221,6 +222,21 @@ def spread(samples: Sequence[float]) -> tuple[float, tuple[float, float] | None]
         return statistics.median(samples), None
     low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
     return middle, (low, high)
+
+
+def arguments(doc: str | None, *, quick: str) -> argparse.ArgumentParser:
+    """What every benchmark takes, to which a script adds its own: ``--quick`` and ``--json FILE``.
+
+    Args:
+        doc: The script's docstring, shown as it stands.
+        quick: What ``--quick`` runs, e.g. ``"two rounds"``.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help=f"{quick}: to see that it runs")
+    parser.add_argument("--json", type=Path, help="a file for the rows")
+    return parser
 
 
 def _without_json() -> list[str]:

@@ -5,11 +5,8 @@ python benchmarks/sandbox.py [--quick]          # needs a Docker engine
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 from machine import Watch
-from rows import Row, deliver
+from rows import Row, arguments, deliver
 
 from reagent_env.sandboxes.bench import render_bench, run_bench
 
@@ -18,12 +15,8 @@ OF = {"MiB": "MiB", "dirty resets that left": "share"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, quick="five rounds")
     parser.add_argument("--samples", type=int, help="rounds; by default 40")
-    parser.add_argument("--quick", action="store_true", help="five rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     watch = Watch()
     measured = run_bench(

@@ -17,10 +17,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 
 from reagent_env.reward_models import make_reward_model
 from reagent_env.reward_models.parse import render_judgement
@@ -104,12 +103,8 @@ def _row(name: str, beside: str, rates: list[float], other: float, bar: float) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, quick="two batches")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--quick", action="store_true", help="two batches: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     if given.serve:
         serve()

@@ -16,13 +16,11 @@ Bars: ours ≥ 0.85 of the bound's speed, ≥ 2 × the lock-step rollout's.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from fixed_turns import (
@@ -37,7 +35,7 @@ from fixed_turns import (
     waits,
 )
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 
 from reagent_env.trainers.policies import load_policy
 from reagent_env.trainers.policies.policy import Policy
@@ -149,13 +147,9 @@ def rows_of(play: Play, seen: list[dict[str, float]]) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = arguments(__doc__, quick="two rounds")
     parser.add_argument("--rounds", type=int, help="by default 6")
     parser.add_argument("--wait", type=float, help="median seconds of a tool; by default it fits")
-    parser.add_argument("--quick", action="store_true", help="two rounds: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     torch.set_num_threads(1)
     watch = Watch()

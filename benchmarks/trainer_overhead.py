@@ -15,7 +15,6 @@ nothing, it is told.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import statistics
@@ -31,7 +30,7 @@ from unittest import mock
 
 import torch
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 from transformers import PreTrainedModel
 
 from reagent_env import env as environment
@@ -215,14 +214,10 @@ def row_of(name: str, seen: list[dict[str, float]]) -> Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, quick="two updates")
     parser.add_argument("--only", nargs="+", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--updates", type=int, help="of each; by default 6, and 4 of smollm2")
     parser.add_argument("--sandbox", default="process")
-    parser.add_argument("--quick", action="store_true", help="two updates: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     watch = Watch()
     rows, details = [], {}

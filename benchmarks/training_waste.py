@@ -14,7 +14,6 @@ that of lock-step.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 
 from reagent_env.trainers import metric_names as names
 from reagent_env.trainers import train as training
@@ -148,14 +147,10 @@ def rows_of(ours: dict[str, Any], lockstep: dict[str, Any], wait: float) -> list
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, quick="three updates")
     parser.add_argument("--updates", type=int, help="of each of the two runs; by default 8")
     parser.add_argument("--wait", type=float, default=0.2, help="median seconds of a tool")
     parser.add_argument("--sandbox", default="process")
-    parser.add_argument("--quick", action="store_true", help="three updates: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     updates = given.updates or (3 if given.quick else 8)
     watch = Watch()

@@ -15,7 +15,6 @@ busy machine the times say little; run it on an idle one.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -25,21 +24,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from any_call import FOUND, AnyCall
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 
 from reagent_env.env import ToolUseEnv
 from reagent_env.plugins.building import build_env
 from reagent_env.task import Task
-from reagent_env.tool_definition import Tool, tool
-from reagent_env.tool_formats import ToolFormat
-from reagent_env.tool_formats.base import ParsedTurn
-from reagent_env.trajectory import ToolCall, ToolResult
+from reagent_env.tool_definition import tool
 
 GROUP = 8
 LONGEST = 3600
@@ -70,25 +66,7 @@ def look(text: str) -> str:
     Args:
         text: What to look up.
     """
-    return "The register has one entry: the harbour of Velmora was built in 1704. " * 2
-
-
-class AnyCall(ToolFormat):
-    """Whatever a completion says is a call."""
-
-    name = "any"
-
-    def system_prompt(self, tools: Sequence[Tool]) -> str:
-        return "Look the question up, then answer it."
-
-    def parse(self, completion: str) -> ParsedTurn:
-        return ParsedTurn((ToolCall("look", {"text": completion}),))
-
-    def render_results(self, results: Sequence[ToolResult]) -> str:
-        return "\n".join(f"<tool_response>\n{one.content}\n</tool_response>" for one in results)
-
-    def render_calls(self, calls: Sequence[ToolCall], thought: str = "") -> str:
-        return str(calls[0].arguments["text"])
+    return FOUND
 
 
 def make_env(**kwargs: Any) -> ToolUseEnv:
@@ -421,15 +399,11 @@ def show(policy: str, table: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = arguments(__doc__, quick="`tiny`, one round")
     parser.add_argument("--policies", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--iterations", type=int, default=5, help="counted, a round and side")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--side", choices=list(SIDES), help="this side alone, in this process")
-    parser.add_argument(
-        "--quick", action="store_true", help="`tiny`, one round: to see that it runs"
-    )
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     if given.side:
         one_side(given.side, given.policies[0], given.iterations)

@@ -10,14 +10,12 @@ Bar: ours at least 0.8 of the ideal.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from pathlib import Path
 
 from gymnasium.vector import SyncVectorEnv
 from machine import Watch
-from rows import Row, deliver, spread
+from rows import Row, arguments, deliver, spread
 
 from reagent_env import ToolUseEnv, ToolUseVectorEnv, tool
 from reagent_env.testing import addition_tasks
@@ -42,11 +40,7 @@ def wait_inline() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="four steps: to see that it runs")
-    parser.add_argument("--json", type=Path, help="a file for the rows")
+    parser = arguments(__doc__, quick="four steps")
     given = parser.parse_args()
     watch, steps = Watch(), 4 if given.quick else STEPS
     ideal = MEMBERS / SECONDS

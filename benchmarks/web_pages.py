@@ -9,7 +9,6 @@ while experts play. The bar: 4 GiB for eight pages.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import threading
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import gymnasium as gym
 from machine import Watch
-from rows import Row, deliver
+from rows import Row, arguments, deliver
 
 from reagent_env.families.web_nav import web_nav
 from reagent_env.families.web_nav_solver import solve
@@ -57,14 +56,8 @@ def shared_mib() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, quick="an episode a page")
     parser.add_argument("--pages", type=int, default=8, help="at once")
-    parser.add_argument(
-        "--quick", action="store_true", help="an episode a page: to see that it runs"
-    )
-    parser.add_argument("--json", type=Path, help="a file for the rows")
     given = parser.parse_args()
     timing = Watch()
     at_once, episodes = given.pages, 1 if given.quick else EPISODES_A_PAGE

@@ -241,7 +241,14 @@ def test_every_benchmark_of_the_suite_is_a_script_that_writes_rows() -> None:
     for one in suite.BENCHMARKS:
         text = (FOLDER / f"{one.name}.py").read_text()
         assert f'deliver(given.json, "{one.name}"' in text
-        assert '"--quick"' in text
+        assert "arguments(__doc__, quick=" in text
+
+
+def test_every_benchmark_takes_quick_and_a_file_for_its_rows() -> None:
+    given = rows.arguments("Measures.", quick="two rounds").parse_args(["--quick", "--json", "a"])
+    assert (given.quick, given.json) == (True, Path("a"))
+    shown = rows.arguments("Measures.", quick="two rounds").format_help()
+    assert "two rounds: to see that it runs" in shown
 
 
 def test_help_teaches() -> None:
