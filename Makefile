@@ -63,7 +63,7 @@ plugins:             ## every plug-in in a virtual environment of its own; write
 
 tiny-rrm: $(VENV)/ready docker   ## train the judge `tiny-rrm` anew: plant flaws, train, put it into the package
 	$(BIN)/reagent train judge-sft --set epochs=2 --out runs/tiny-rrm
-	$(BIN)/reagent train judge-sft --set epochs=2 --set seed=1 --set data=runs/tiny-rrm/judge_data.jsonl \
+	$(BIN)/reagent train judge-sft --set epochs=2 --set seed=1 --set sound_epochs=0 --set data=runs/tiny-rrm/judge_data.jsonl \
 	  --out runs/tiny-rrm-2
 	$(BIN)/python -m reagent_env.trainers.judge_sft runs/tiny-rrm runs/tiny-rrm-2
 

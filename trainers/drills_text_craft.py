@@ -26,7 +26,7 @@ from reagent_env.trajectory import ToolCall, ToolResult
 
 MOST_COMMANDS = 14
 """A book whose goal takes more is drawn again."""
-REPEATED = 0.6
+REPEATED = 0.25
 """Share of drills that are recipes to repeat."""
 _LINES = 10
 _COUNTS = (1, 1, 1, 2, 2, 3, 4, 6, 8, 9)

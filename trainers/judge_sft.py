@@ -22,9 +22,10 @@ from reagent_env.reward_models import TINY_FOLDER
 from reagent_env.reward_models.local import SETTINGS_FILE
 from reagent_env.reward_models.marks import marked_messages
 from reagent_env.reward_models.prompt import judge_messages
-from reagent_env.trainers.config_fields import Count, Fraction, Natural, Positive, check_fields
+from reagent_env.reward_models.sound_work import FOLDER as SOUND_FOLDER
+from reagent_env.reward_models.sound_work import SETTINGS_FILE as SOUND_FILE
+from reagent_env.trainers.config_fields import Count, Natural, Positive, check_fields
 from reagent_env.trainers.judge.examples import JudgeExample, View, balanced, judge_examples
-from reagent_env.trainers.judge.odd import with_odd
 
 TASKS = {
     "reagent/MiniMix-v0": 700,
@@ -37,7 +38,7 @@ TASKS = {
 
 VIEWS: dict[str, View] = {"marks": marked_messages, "record": judge_messages}
 RECORDS_FILE = "judge_data.jsonl"
-MAY_CHANGE = ("recipe", "out", "updates", "threads", "checkpoint_every")
+MAY_CHANGE = ("recipe", "out", "updates", "threads", "checkpoint_every", "sound_epochs")
 """Settings that a resumed run need not have as they were."""
 SHIPPED = (
     "chat_template.jinja",
@@ -47,6 +48,7 @@ SHIPPED = (
     "tokenizer.json",
     "tokenizer_config.json",
     SETTINGS_FILE,
+    SOUND_FILE,
 )
 """Files of a judge that belong in the package."""
 SHIPPED_BYTES = 10_000_000
@@ -79,9 +81,9 @@ class JudgeSftConfig:
     """Training tasks of each; 0 is what :data:`TASKS` says."""
     leave_out: str = ""
     """Kinds of flaw that are not shown, comma-separated: to see what a judge makes of new ones."""
-    odd: Fraction = 0.0
-    """Views of the kind ``marks`` with one line damaged blindly, for each other example: they teach
-    the judge that what it was never shown may be wrong (``judge/odd.py``), e.g. 0.25."""
+    sound_epochs: Natural = 2
+    """Passes over the views of sound attempts alone, by a second small model: where an attempt is unlike
+    those, scores fall (``judge/sound.py``). 0: none. For the view ``marks``."""
     epochs: Count = 3
     """Passes over the examples."""
     batch: Count = 32
@@ -128,8 +130,9 @@ def run_judge_sft(
         torch.set_num_threads(config.threads)
     run = Path(config.out)
     claim(run, config, "judge-sft")
+    records = _records(config, run, say) if examples is None else []
     if examples is None:
-        examples = examples_for(_records(config, run, say), config)
+        examples = examples_for(records, config)
     say(f"{len(examples)} examples")
     model, tokenizer = _model(config, run, examples)
     from reagent_env.trainers.judge.training import JudgeUpdate, judge_sample, train_judge
@@ -163,6 +166,17 @@ def run_judge_sft(
         max_new_tokens=config.max_new_tokens or longest + longest // 2,
         prior=mean_score(examples) if config.view == "marks" else None,
     )
+    if config.view == "marks" and config.sound_epochs and records:
+        from reagent_env.trainers.judge.sound import train_sound_work
+
+        train_sound_work(
+            records,
+            folder / SOUND_FOLDER,
+            run=run / SOUND_FOLDER,
+            epochs=config.sound_epochs,
+            seed=config.seed,
+            say=say,
+        )
     say(f"The judge is in {folder}: reagent judge-eval --judge {folder}")
     return folder
 
@@ -172,8 +186,7 @@ def examples_for(records: Sequence[PlantedRecord], config: JudgeSftConfig) -> li
     left_out = listed(config.leave_out)
     gone = {one.pair_id for one in records if one.kind in left_out}
     kept = [one for one in records if one.pair_id not in gone]
-    shown = balanced(judge_examples(kept, VIEWS[config.view], seed=config.seed), config.seed)
-    return with_odd(shown, config.odd, config.seed) if config.view == "marks" else shown
+    return balanced(judge_examples(kept, VIEWS[config.view], seed=config.seed), config.seed)
 
 
 def mean_score(examples: Sequence[JudgeExample]) -> float:
@@ -275,13 +288,16 @@ def ship(runs: Sequence[Path], target: Path = TINY_FOLDER) -> int:
     """Put the judges of runs in the package's place and return their bytes; what was there goes.
 
     Several are one judge, an ensemble (``reward_models/ensemble.py``): the first one's files stand
-    in ``target``, each further one's in a folder below it, which its ``judge.json`` names.
+    in ``target``, each further one's in a folder below it, which its ``judge.json`` names. The first
+    one's model of sound work goes with them.
 
     Raises:
         FileNotFoundError: a run has no judge yet.
         ValueError: they are too large to ship.
     """
     found = [_shipped(run) for run in runs]
+    sound = _files(runs[0] / "judge" / SOUND_FOLDER)
+    found += [sound] if sound else []
     size = sum(one.stat().st_size for files in found for one in files)
     if size > SHIPPED_BYTES:
         raise ValueError(
@@ -290,7 +306,9 @@ def ship(runs: Sequence[Path], target: Path = TINY_FOLDER) -> int:
     if target.is_dir():
         shutil.rmtree(target)
     names = [f"member_{number}" for number in range(2, len(runs) + 1)]
-    for folder, files in zip([target, *(target / name for name in names)], found, strict=True):
+    folders = [target, *(target / name for name in names)]
+    folders += [target / SOUND_FOLDER] if sound else []
+    for folder, files in zip(folders, found, strict=True):
         folder.mkdir()
         for one in files:
             shutil.copyfile(one, folder / one.name)
@@ -304,12 +322,16 @@ def ship(runs: Sequence[Path], target: Path = TINY_FOLDER) -> int:
 def _shipped(run: Path) -> list[Path]:
     """The files of a run's judge that belong in the package."""
     folder = run / "judge"
-    files = [one for one in sorted(folder.glob("*")) if one.name in SHIPPED]
+    files = _files(folder)
     if not {"model.safetensors", "tokenizer.json", SETTINGS_FILE} <= {one.name for one in files}:
         raise FileNotFoundError(
             f"{folder} holds no whole judge; `reagent train judge-sft --out {run}` leaves one."
         )
     return files
+
+
+def _files(folder: Path) -> list[Path]:
+    return [one for one in sorted(folder.glob("*")) if one.name in SHIPPED]
 
 
 if __name__ == "__main__":

@@ -132,11 +132,11 @@ def _local(folder: str, options: dict[str, Any], *, alone: bool = False) -> Rewa
 
     members = members_of(Path(folder).expanduser())
     judges = [LocalJudge(one, **options) for one in members[: 1 if alone else None]]
-    if len(judges) == 1:
-        return judges[0]
     from reagent_env.reward_models.ensemble import EnsembleJudge
+    from reagent_env.reward_models.sound_work import with_sound_work
 
-    return EnsembleJudge(judges)
+    judge: RewardModel = judges[0] if len(judges) == 1 else EnsembleJudge(judges)
+    return cast("RewardModel", with_sound_work(judge, members[0], device=options.get("device")))
 
 
 def __getattr__(name: str) -> Any:

@@ -119,7 +119,7 @@ class LocalJudge:
         self.turn_scores = turn_scores
         self.max_chars = max_chars
         self.device = device
-        self._loaded = _load(self.folder, device, verdicts=self.view == "marks")
+        self._loaded = load_model(self.folder, device, verdicts=self.view == "marks")
         if prior is not None and self._loaded.closing is None:
             raise ValueError(
                 f"{self.folder}: a prior needs a tokenizer that has one token </think>."
@@ -202,10 +202,7 @@ class LocalJudge:
     def _questions(self, trajectory: Trajectory) -> Iterator[Messages]:
         """From the fullest prompt to the shortest."""
         if self.view != "record":
-            module, _, name = VIEWS[self.view].partition(":")
-            show: Callable[[Trajectory], Messages | None]
-            show = getattr(importlib.import_module(module), name)
-            shown = show(trajectory)
+            shown = view_of(self.view)(trajectory)
             yield from [] if shown is None else [shown]
             return
         chars = self.max_chars
@@ -240,6 +237,21 @@ class LocalJudge:
 
 
 # Attempts -----------------------------------------------------------------------------------------
+
+
+def view_of(name: str) -> Callable[[Trajectory], Messages | None]:
+    """What makes the view of that name; None of it is an attempt that has none.
+
+    Raises:
+        ValueError: no short view has that name.
+    """
+    module, _, function = VIEWS.get(name, "").partition(":")
+    if not module:
+        short = ", ".join(view for view, place in VIEWS.items() if place)
+        raise ValueError(f"A short view is one of {short}, got {name!r}.")
+    made: Callable[[Trajectory], Messages | None]
+    made = getattr(importlib.import_module(module), function)
+    return made
 
 
 def _turns(trajectory: Trajectory) -> int:
@@ -350,7 +362,18 @@ class _Loaded:
         return _Written(text, length + ended, ended, certainty)
 
 
-def _load(folder: Path, device: str | None, *, verdicts: bool) -> _Loaded:
+def load_model(folder: Path, device: str | None, *, verdicts: bool = False) -> _Loaded:
+    """The model in ``folder`` and its tokenizer.
+
+    Args:
+        folder: A transformers model with a chat template.
+        device: Where it computes; by default ``cuda`` where there is one, else ``cpu``.
+        verdicts: Whether its reasoning is a list with one verdict a turn.
+
+    Raises:
+        ValueError: the tokenizer has no chat template.
+        ModuleNotFoundError: torch or transformers is missing; says which extra has them.
+    """
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig

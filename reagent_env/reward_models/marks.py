@@ -192,7 +192,7 @@ def _call(index: int, call: ToolCall, seen: _Seen) -> str:
 
 
 def _repeats(name: str, text: str, used: frozenset[str], seen: _Seen) -> list[str]:
-    """``again``: the very same call was made; ``near``: nearly; ``page``: the same thing otherwise."""
+    """``again``: the very same call was made; ``near``: nearly; ``page``: the same, asked of another page."""
     same = [(other, theirs) for tool, other, theirs in seen.calls if tool == name]
     if any(other == text for other, _ in same):
         return ["again"]
@@ -295,9 +295,9 @@ def _word(text: str) -> str:
 
 
 def _text_of(arguments: Mapping[str, Any]) -> str:
-    """A call's arguments, one a line."""
+    """A call's arguments, one a line, by name: in whatever order they were written."""
     shown = []
-    for key, value in arguments.items():
+    for key, value in sorted(arguments.items()):
         if key == "top_k":
             continue
         listed = value if isinstance(value, list | tuple) else [value]

@@ -154,8 +154,7 @@ def gives_answer_away(critique: str, trajectory: Trajectory) -> bool:
     """Whether a critique holds an answer, or a telling word of one, that its reader has not seen.
 
     Seen is what stands in the question, a world's opening, the completions and the observations.
-    Words are compared
-    whole and without case, numbers by value (``46,147.0`` is 46147).
+    Words are compared whole and without case, numbers by value (``46,147.0`` is 46147).
     """
     answer = trajectory.task.answer
     if answer is None:  # a simulator's task: its goal is to be reached, not told

@@ -185,6 +185,7 @@ def test_the_single_one_is_the_first_of_the_small_judges_models() -> None:
     pytest.importorskip("transformers")
     both: Any = make_reward_model("tiny-rrm")
     alone: Any = make_reward_model("tiny-rrm-single")
-    assert both.members[0].folder == alone.folder
-    assert len(both.members) == 2
-    assert not hasattr(alone, "members")
+    assert both.inner.members[0].folder == alone.inner.folder
+    assert both.sound.folder == alone.sound.folder
+    assert len(both.inner.members) == 2
+    assert not hasattr(alone.inner, "members")

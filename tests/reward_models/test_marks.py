@@ -75,11 +75,12 @@ def test_a_name_that_nobody_said_is_new_and_its_error_is_no_evidence() -> None:
     assert line(3, SEARCH, invented, RIVER).startswith("3 browse again new1")
 
 
-def test_the_same_call_and_the_same_page_are_told_apart() -> None:
+def test_the_same_call_and_the_same_question_elsewhere_are_told_apart() -> None:
     again = line(3, SEARCH, TOWN, TOWN)
     assert again == "3 browse again 1L1 | same n0"
-    closer = call("browse", "river: Grabrak", url="Fenas", query="Niladen")
-    assert line(3, SEARCH, TOWN, closer).startswith("3 browse page 1L1 Q1")
+    town = call("browse", FENAS, url="Fenas", query="Niladen")
+    river = call("browse", GRABRAK, url="Grabrak", query="Niladen")
+    assert line(3, SEARCH, town, river).startswith("3 browse page Q1 1L1")
 
 
 def test_what_is_said_of_something_else_is_marked() -> None:
@@ -175,3 +176,22 @@ def test_a_line_is_read_with_its_heading() -> None:
     assert (source.line.told, source.line.text) == (True, "river: Grabrak")
     assert sources.together([("fenas",), ("grabrak",)])
     assert not sources.together([("krafukrum",), ("grabrak",)])
+
+
+def test_the_order_in_which_a_calls_arguments_were_written_makes_no_difference() -> None:
+    """What a file gives back, its keys sorted, is the same attempt."""
+    results = (ToolResult("browse", "Oru is the mayor of Vela."),)
+
+    def attempt(order: tuple[str, ...]) -> Trajectory:
+        turns = tuple(
+            Turn(
+                "",
+                (ToolCall("browse", {key: {"url": "Vela", "query": query}[key] for key in order}),),
+                results,
+                "",
+            )
+            for query in ("mayor", "founder")
+        )
+        return replace(example_trajectory(2), attempts=(Attempt(turns),))
+
+    assert marks(attempt(("url", "query"))) == marks(attempt(("query", "url")))

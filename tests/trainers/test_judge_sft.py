@@ -13,6 +13,7 @@ from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord, write_re
 from reagent_env.reward_models import make_reward_model
 from reagent_env.reward_models.marks import marked_messages
 from reagent_env.reward_models.parse import parse_judgement
+from reagent_env.reward_models.sound_work import SoundWork, SoundWorkJudge
 from reagent_env.testing import example_trajectory
 from reagent_env.testing.reward_model_contract import RewardModelContract
 from reagent_env.trajectory import Turn
@@ -21,6 +22,7 @@ torch = pytest.importorskip("torch")
 
 from reagent_env.trainers import judge_sft  # noqa: E402
 from reagent_env.trainers.judge import model as judge_model  # noqa: E402
+from reagent_env.trainers.judge import sound as sound_training  # noqa: E402
 from reagent_env.trainers.judge.examples import (  # noqa: E402
     UNFINISHED_TARGET,
     as_second,
@@ -32,7 +34,7 @@ from reagent_env.trainers.judge.examples import (  # noqa: E402
     without_thoughts,
 )
 from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer  # noqa: E402
-from reagent_env.trainers.judge.odd import ODD, odd_examples, with_odd  # noqa: E402
+from reagent_env.trainers.judge.sound import quantiles, train_sound_work  # noqa: E402
 from reagent_env.trainers.judge.training import judge_sample, train_judge  # noqa: E402
 from reagent_env.trainers.judge_sft import (  # noqa: E402
     JudgeSftConfig,
@@ -303,45 +305,78 @@ def test_what_is_unfinished_or_too_large_is_not_shipped(
     assert not (tmp_path / "target").exists()
 
 
-# Odd views --------------------------------------------------------------------------------------
+# Sound work -------------------------------------------------------------------------------------
 
 
-def test_an_odd_view_differs_from_a_sound_one_in_one_turn_which_is_called_odd() -> None:
-    sound = judge_examples([record(4)], marked_messages, prefixes=0, unfinished=0, bare=0)
-    was = sound[0].messages[-1]["content"].split("\n")
-    for one in odd_examples(sound, 60):
-        assert one.kind == ODD
-        rows = one.messages[-1]["content"].split("\n")
-        assert rows[0] == was[0]
-        assert rows[-1] == was[-1]
-        turns = [row.partition(" ")[2] for row in rows[1:-1]]
-        assert [row.partition(" ")[0] for row in rows[1:-1]] == [
-            str(number) for number in range(1, len(turns) + 1)
-        ]
-        judgement = parse_judgement(one.judgement, turns=len(turns))
-        assert judgement.turn_scores is not None
-        place = judgement.reasoning.split(", ").index(
-            next(verdict for verdict in judgement.reasoning.split(", ") if ODD in verdict)
-        )
-        before = [row.partition(" ")[2] for row in was[1:-1]]
-        assert turns[:place] == before[:place]
-        assert turns != before
-        assert judgement.turn_scores == (0.95,) * place + (0.5,) * (len(turns) - place)
+def of_other_tasks(count: int) -> list[PlantedRecord]:
+    """Pairs of a sound attempt and one that makes a call again, each of a task of its own."""
+    found = []
+    for number in range(count):
+        turns = 3 + number % 3
+        for one in (record(turns, pair=str(number)), record(turns, turns - 2, str(number))):
+            task = replace(one.trajectory.task, question=f"What is {number} plus {number + 1}?")
+            found.append(replace(one, trajectory=replace(one.trajectory, task=task)))
+    return found
 
 
-def test_odd_views_know_nothing_of_what_was_left_out() -> None:
-    """Their words are those of the examples they are made of, or of random letters."""
-    shown = judge_examples([record(3), record(3, flawed=1)], marked_messages, prefixes=0, bare=0)
-    sound = [one for one in shown if one.kind == CLEAN]
-    assert "again" in "".join(one.messages[-1]["content"] for one in shown)
-    assert "again" not in "".join(one.messages[-1]["content"] for one in odd_examples(sound, 200))
+def test_a_model_of_sound_work_finds_what_it_was_never_shown_rare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sound_training, "FEWEST_HELD_OUT", 3)  # many tasks, few different views
+    *records, a, b, c, d, e, f = of_other_tasks(63)
+    shown: list[str] = []
+    run, made = tmp_path / "run", tmp_path / "sound"
+    folder = train_sound_work(records, made, run=run, epochs=10, batch=4, lr=1e-2, say=shown.append)
+    assert folder is not None
+    assert "views to learn from" in shown[0]
+    sound = SoundWork(folder)
+    for clean, flawed in ((a, b), (c, d), (e, f)):
+        usual, rare = sound.rarities([clean.trajectory, flawed.trajectory])
+        assert usual is not None
+        assert rare is not None
+        assert rare.share < 0.02 < usual.share
+    assert "again" not in sound._loaded.tokenizer.get_vocab()
+    read = [marked_messages(one.trajectory) or [] for one in records]
+    assert any("again" in one[-1]["content"] for one in read)
 
 
-def test_a_share_of_odd_views_comes_on_top_and_the_same_way_each_time() -> None:
-    sound = judge_examples([record(4, pair=str(n)) for n in range(3)], marked_messages) * 8
-    together = with_odd(sound, 0.25)
-    assert len(together) == len(sound) + len(sound) // 4
-    assert together == with_odd(sound, 0.25)
-    assert with_odd(sound, 0) == sound
-    with pytest.raises(ValueError, match="no sound example"):
-        odd_examples([], 1)
+def test_what_is_usual_is_said_by_tasks_that_were_not_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = of_other_tasks(40)
+    shown: list[str] = []
+    assert train_sound_work(records, tmp_path / "s", run=tmp_path / "r", say=shown.append) is None
+    assert "No model of sound work" in shown[-1]
+    assert not (tmp_path / "s").exists()
+    monkeypatch.setattr(sound_training, "HELD_OUT", 1.0)  # nothing is left to learn from
+    many = of_other_tasks(200)
+    assert train_sound_work(many, tmp_path / "s", run=tmp_path / "r", say=shown.append) is None
+
+
+def test_quantiles_rise_from_the_least_to_the_most() -> None:
+    found = quantiles([3.0, 1.0, 2.0])
+    assert (found[0], found[100], found[-1]) == (1.0, 2.0, 3.0)
+    assert found == sorted(found)
+
+
+def test_a_run_leaves_both_models_and_both_are_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data.jsonl"
+    write_records(data, of_other_tasks(80))
+    settings: dict[str, Any] = {"out": str(tmp_path / "run"), "data": str(data), "epochs": 1}
+    monkeypatch.setattr(sound_training, "FEWEST_HELD_OUT", 5)
+    folder = run_judge_sft(JudgeSftConfig(**settings, sound_epochs=0), say=lambda line: None)
+    assert not (folder / "sound").exists()
+    run_judge_sft(JudgeSftConfig(**settings), say=lambda line: None)  # goes on: what is missing
+    assert (folder / "sound" / "sound.json").is_file()
+    assert isinstance(make_reward_model(str(folder)), SoundWorkJudge)
+    target = tmp_path / "tiny_rrm"
+    size = ship([tmp_path / "run", tmp_path / "run"], target)
+    assert {one.name for one in target.iterdir() if one.is_dir()} == {"member_2", "sound"}
+    assert size == sum(one.stat().st_size for one in target.rglob("*") if one.is_file())
+    monkeypatch.setattr(reward_models, "TINY_FOLDER", target)
+    judge: Any = make_reward_model("tiny-rrm")
+    assert [one.folder.name for one in judge.inner.members] == ["tiny_rrm", "member_2"]
+    assert judge.sound.folder == target / "sound"
+    assert isinstance(make_reward_model("tiny-rrm-single"), SoundWorkJudge)

@@ -24,8 +24,10 @@ from reagent_env.agents.judge_eval.judging import judge_all
 from reagent_env.agents.judge_eval.measures import preference
 from reagent_env.reward_models import RewardModel, make_reward_model
 from reagent_env.reward_models.marks import marked_messages
+from reagent_env.reward_models.sound_work import SETTINGS_FILE as SOUND_FILE
+from reagent_env.reward_models.sound_work import SoundWork, SoundWorkJudge
 from reagent_env.trainers.judge.examples import balanced, judge_examples
-from reagent_env.trainers.judge.odd import with_odd
+from reagent_env.trainers.judge.sound import train_sound_work
 from reagent_env.trainers.judge_rl import flawed_pairs
 from reagent_env.trainers.judge_sft import JudgeSftConfig, run_judge_sft
 
@@ -38,7 +40,7 @@ def leave_kinds_out(
     epochs: int = 2,
     together: int = 1,
     examples: int = 0,
-    odd: float = JudgeSftConfig.odd,
+    sound: bool = True,
     threads: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, float]:
@@ -51,7 +53,7 @@ def leave_kinds_out(
         epochs: Passes of each training.
         together: Kinds left out at a time: two halve the time, and ask more of the judge.
         examples: Learn from so many at most, drawn at random; 0 is all.
-        odd: Odd views for each of those, as in ``judge-sft``.
+        sound: Whether a model of sound work, trained once, corrects every judge as in ``judge-sft``.
         threads: Threads of torch; 0 is its own choice.
         say: Told each kind's figure as it is known.
     """
@@ -60,7 +62,14 @@ def leave_kinds_out(
     groups = [
         held[start :: -(-len(held) // together)] for start in range(-(-len(held) // together))
     ]
-    shown = judge_examples(list(read_records(train)), marked_messages)
+    learned = list(read_records(train))
+    shown = judge_examples(learned, marked_messages)
+    usual: Path | None = out / "sound"
+    if not sound:
+        usual = None
+    elif not (out / "sound" / SOUND_FILE).is_file():
+        usual = train_sound_work(learned, out / "sound", run=out / ".sound", say=lambda line: None)
+    del learned
     found: dict[str, float] = {}
     for group in groups:
         folder = out / "+".join(group)
@@ -69,15 +78,16 @@ def leave_kinds_out(
             data=str(train),
             leave_out=",".join(group),
             epochs=epochs,
-            odd=odd,
+            sound_epochs=0,
             threads=threads,
         )
         if not (folder / "judge").is_dir():
             left = balanced([one for one in shown if one.kind not in group])
             left = random.Random("left out").sample(left, min(examples or len(left), len(left)))
-            left = with_odd(left, config.odd, config.seed)
             run_judge_sft(config, say=lambda line: None, examples=left)
         judge = make_reward_model(str(folder / "judge"))
+        if usual is not None:
+            judge = SoundWorkJudge(judge, SoundWork(usual))
         for kind in group:
             found[kind] = pairwise_of(judge, records, kind)
             say(f"{kind}: {found[kind]:.3f}")
@@ -109,7 +119,7 @@ def main(
     epochs: int = 2,
     together: int = 1,
     examples: int = 0,
-    odd: float = JudgeSftConfig.odd,
+    sound: bool = True,
     threads: int = 0,
 ) -> None:
     """Train one judge a kind, or two kinds, without it, and say what it makes of it."""
@@ -120,7 +130,7 @@ def main(
         epochs=epochs,
         together=together,
         examples=examples,
-        odd=odd,
+        sound=sound,
         threads=threads,
     )
 

@@ -1,0 +1,126 @@
+"""A model of sound work: a small language model of the views of sound attempts, and of no flaw.
+
+It learns to foresee what a sound attempt's view says next; ``reward_models/sound_work.py`` asks it how
+surprising a view is, and how rare that is among sound attempts of tasks that it did not learn from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord
+from reagent_env.reward_models.marks import marked_messages
+from reagent_env.reward_models.sound_work import SETTINGS_FILE, SoundWork
+from reagent_env.task_sets.phrasing import stable_random
+from reagent_env.trainers.judge.examples import judge_examples
+from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer
+from reagent_env.trainers.judge.training import JudgeUpdate, train_judge
+from reagent_env.trainers.sample import Sample
+
+HELD_OUT = 0.1
+"""Share of tasks whose views it does not learn from: their surprise says what is usual."""
+FEWEST_HELD_OUT = 20
+"""Views of those; with fewer nobody knows what is usual."""
+QUANTILES = 201
+"""Of the surprise of those, kept with the model."""
+
+
+def train_sound_work(
+    records: Sequence[PlantedRecord],
+    folder: Path,
+    *,
+    run: Path,
+    epochs: int = 2,
+    batch: int = 32,
+    lr: float = 2.5e-3,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> Path | None:
+    """Train on the sound views of ``records`` and leave the model in ``folder``.
+
+    Args:
+        records: Of flawed ones, only prefixes are shown that end before the flaw.
+        folder: What ``SoundWork`` takes.
+        run: Checkpoints; an interrupted training goes on from there.
+        epochs: Passes.
+        batch: Views an update.
+        lr: Learning rate of the first half; it falls to a tenth.
+        seed: Draws tasks held out, weights and order.
+        say: Told how it goes on.
+
+    Returns:
+        ``folder``; None if there are too few sound attempts.
+    """
+    held = {group for group in {one.group for one in records} if _held_out(group, seed)}
+    learned = _views([one for one in records if one.group not in held], seed)
+    others = _views([one for one in records if one.group in held], seed)
+    if not learned or len(others) < FEWEST_HELD_OUT:
+        say(
+            f"No model of sound work: {len(others)} views of tasks held out, "
+            f"at least {FEWEST_HELD_OUT} are wanted. More tasks have more."
+        )
+        return None
+    tokenizer = make_judge_tokenizer(messages[-1]["content"] for messages in learned)
+    model = make_judge_model(tokenizer, seed)
+    samples = [view_sample(messages, tokenizer) for messages in learned]
+    say(f"Sound work: {len(samples)} views to learn from, {len(others)} of other tasks")
+
+    def report(update: JudgeUpdate) -> None:
+        if update.update % 20 == 0 or update.update == update.updates:
+            say(f"sound work {update.update}/{update.updates}: {update.loss:.4f} nats a token")
+
+    train_judge(
+        model,
+        tokenizer,
+        samples,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        seed=seed,
+        run=run,
+        on_update=report,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _describe(folder, [0.0])
+    mine = SoundWork(folder)
+    nats = mine.surprise([view_sample(messages, tokenizer).ids for messages in others])
+    _describe(folder, quantiles([sum(each) / len(each) for each in nats]))
+    return folder
+
+
+def view_sample(messages: Sequence[dict[str, str]], tokenizer: Any) -> Sample:
+    """The tokens of a view; all but the first are learned."""
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    sample = Sample()
+    sample.read(ids[:1])
+    sample.write(ids[1:], [0.0] * (len(ids) - 1), turn=0, version=0)
+    return sample
+
+
+def quantiles(values: Sequence[float]) -> list[float]:
+    """:data:`QUANTILES` of ``values``, evenly spaced in rank, rounded and rising."""
+    ranked = sorted(values)
+    last = len(ranked) - 1
+    places = [round(last * step / (QUANTILES - 1)) for step in range(QUANTILES)]
+    return [round(ranked[place], 4) for place in places]
+
+
+def _held_out(group: str, seed: int) -> bool:
+    return stable_random("sound work", seed, group).random() < HELD_OUT
+
+
+def _views(records: Sequence[PlantedRecord], seed: int) -> list[list[dict[str, str]]]:
+    """Of sound attempts: whole, as far as they had come, as second ones, without thoughts."""
+    examples = judge_examples(records, marked_messages, unfinished=0, seed=seed)
+    return [one.messages for one in examples if one.kind == CLEAN]
+
+
+def _describe(folder: Path, surprisals: Sequence[float]) -> None:
+    settings = {"view": "marks", "surprisals": surprisals}
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", "utf-8")
