@@ -18,7 +18,14 @@ from reagent_env.trainers.ablation.arms import (
     swept_arms,
 )
 from reagent_env.trainers.ablation.comparisons import STATED, Comparison, comparisons_of
-from reagent_env.trainers.ablation.plan import COMMON, ColdStart, Plan, cold_starts, keep_plan
+from reagent_env.trainers.ablation.plan import (
+    COMMON,
+    ColdStart,
+    Plan,
+    cold_starts,
+    judge_fingerprint,
+    keep_plan,
+)
 from reagent_env.trainers.dry_run import dry_run
 
 DIFFER = {"recipe", "judge", "attempts", "advantage", "weight", "feedback", "score_control"}
@@ -169,6 +176,19 @@ def test_cold_starts_have_labels_that_differ_and_fingerprints(
     assert found[0].weights != found[1].weights
     with pytest.raises(ValueError, match="named twice"):
         cold_starts(["tiny", "tiny"])
+
+
+def test_a_judge_trained_anew_is_another_judge(tmp_path: Path) -> None:
+    root, judge = tmp_path / "ablation", tmp_path / "judge"
+    (judge / "sound").mkdir(parents=True)
+    (judge / "model.safetensors").write_text("weights")
+    keep_plan(plan_of(root, judge=str(judge)))
+    keep_plan(plan_of(root, judge=str(judge)))
+    (judge / "sound" / "model.safetensors").write_text("more")  # what corrects it counts as well
+    with pytest.raises(ValueError, match="among the judges of .* was another"):
+        keep_plan(plan_of(root, judge=str(judge)))
+    assert judge_fingerprint("rubric") == ""
+    assert len(judge_fingerprint("tiny-rrm")) == 16
 
 
 def test_the_sparse_task_has_three_look_ups_in_every_question() -> None:

@@ -1,7 +1,7 @@
 """Which runs an ablation has: every arm from every cold start with every seed, the rest alike.
 
 The plan stands in ``plan.json`` beside the runs; a folder whose runs were made by another plan is
-refused, so that no table mixes budgets, tasks or first weights.
+refused, so that no table mixes budgets, tasks, judges or first weights.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from reagent_env.reward_models import TINY, TINY_FOLDER, TINY_SINGLE
 from reagent_env.trainers.ablation.arms import Arm, arm_config
 from reagent_env.trainers.atomic_files import write_json
 from reagent_env.trainers.config import TrainConfig
@@ -123,12 +124,19 @@ class Plan:
         path = self.root / _folder(arm.name) / start.label / f"seed-{seed:03d}"
         return PlannedRun(arm.name, start.label, seed, path, config)
 
+    @property
+    def judges(self) -> list[str]:
+        """The judges' names, of all arms and of those with one of their own."""
+        named = [self.common.get("judge"), *(arm.settings.get("judge") for arm in self.arms)]
+        return sorted({name for name in named if name})
+
     def to_json(self) -> dict[str, Any]:
         """What two plans must agree on to share a folder."""
         return {
             "task": self.task,
             "common": json.loads(json.dumps(dict(self.common))),
             "cold_starts": {one.label: dataclasses.asdict(one) for one in self.starts},
+            "judges": {name: judge_fingerprint(name) for name in self.judges},
             "arms": {
                 arm.name: {
                     "recipe": arm.recipe,
@@ -156,14 +164,15 @@ def keep_plan(plan: Plan) -> None:
                     f"The runs in {plan.root} were made with another {name}: "
                     f"{_differing(there[name], mine[name])}. Another --out keeps them apart."
                 )
-        for kind in ("cold_starts", "arms"):
+        for kind in ("cold_starts", "arms", "judges"):
+            known = there.get(kind, {})
             for label, one in mine[kind].items():
-                if there[kind].get(label, one) != one:
+                if known.get(label, one) != one:
                     raise ValueError(
                         f"{label!r} among the {kind} of {plan.root} was another: "
-                        f"{_differing(there[kind][label], one)}. Another --out keeps them apart."
+                        f"{_differing(known[label], one)}. Another --out keeps them apart."
                     )
-            mine[kind] = {**there[kind], **mine[kind]}
+            mine[kind] = {**known, **mine[kind]}
     plan.root.mkdir(parents=True, exist_ok=True)
     write_json(path, mine)
 
@@ -195,8 +204,18 @@ def fingerprint(policy: str) -> str:
         return "smollm2"  # fetched by its own checksum (agents/smollm2.py)
     if not folder.is_dir():
         return ""
+    return _digest(checkpoint_folder(folder).glob("*.safetensors"))
+
+
+def judge_fingerprint(judge: str) -> str:
+    """Sixteen hex digits of a local judge's weights; empty for rules, and for one that is served."""
+    folder = TINY_FOLDER if judge in (TINY, TINY_SINGLE) else Path(judge)
+    return _digest(folder.rglob("*.safetensors")) if folder.is_dir() else ""
+
+
+def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(checkpoint_folder(folder).glob("*.safetensors")):
+    for file in sorted(files):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
