@@ -185,7 +185,7 @@ def test_a_judge_trained_anew_is_another_judge(tmp_path: Path) -> None:
     keep_plan(plan_of(root, judge=str(judge)))
     keep_plan(plan_of(root, judge=str(judge)))
     (judge / "sound" / "model.safetensors").write_text("more")  # what corrects it counts as well
-    with pytest.raises(ValueError, match="among the judges of .* was another"):
+    with pytest.raises(ValueError, match="among the judges of"):
         keep_plan(plan_of(root, judge=str(judge)))
     assert judge_fingerprint("rubric") == ""
     assert len(judge_fingerprint("tiny-rrm")) == 16
