@@ -203,7 +203,7 @@ def make_runs(plan: Plan, *, arms: frozenset[str] | None, limit_minutes: float) 
 def compare_horizons(
     families: Annotated[
         str, typer.Option(help=f"Comma-separated, of {', '.join(FAMILIES)}.")
-    ] = "baby-ai,mini-mix",
+    ] = "text-craft,baby-ai,mini-mix",
     arms: Annotated[
         str, typer.Option(help="Only these: growing, short, long, judged; all by default.")
     ] = "",
