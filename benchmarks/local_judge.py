@@ -25,7 +25,8 @@ from rows import Row, arguments, deliver
 
 from reagent_env.agents.evaluate import evaluate
 from reagent_env.agents.making import AgentRequest, agent_maker
-from reagent_env.reward_models import make_reward_model
+from reagent_env.reward_models import TINY_FOLDER, make_reward_model
+from reagent_env.reward_models.local import load_model
 from reagent_env.reward_models.marks import marked_messages
 from reagent_env.trajectory import Trajectory
 
@@ -64,7 +65,8 @@ def main() -> None:
     judge.judge(second[:1])  # the first call of torch is slow
     views, viewing = seconds(lambda: [marked_messages(one) for one in first])
     shown = [view for view in views if view is not None]
-    encoded, encoding = seconds(lambda: [judge._loaded.encode(view) for view in shown])
+    encode = load_model(TINY_FOLDER, "cpu").encode
+    encoded, encoding = seconds(lambda: [encode(view) for view in shown])
     judgements, whole = seconds(lambda: judge.judge(first))
     _, again = seconds(lambda: judge.judge(first))
     others, further = seconds(lambda: judge.judge(second))

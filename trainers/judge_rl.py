@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from reagent_env.judgement import Judgement
 from reagent_env.reward_models import TINY, TINY_FOLDER
 from reagent_env.reward_models.local import SETTINGS_FILE
 from reagent_env.reward_models.parse import parse_judgement
+from reagent_env.reward_models.sound_work import FOLDER as SOUND_FOLDER
 from reagent_env.trainers.advantages_base import AdvantageSettings
 from reagent_env.trainers.advantages_group import grpo
 from reagent_env.trainers.config import TrainConfig
@@ -169,6 +171,9 @@ def run_judge_rl(config: JudgeRlConfig, say: Callable[[str], None] = print) -> P
         max_new_tokens=settings.room,
         prior=settings.prior,
     )
+    sound = Path(judge_folder(config.judge)).expanduser() / SOUND_FOLDER
+    if sound.is_dir():  # what corrected the taught judge corrects this one
+        shutil.copytree(sound, folder / SOUND_FOLDER, dirs_exist_ok=True)
     say(f"The judge is in {folder}: reagent judge-eval --judge {folder}")
     return folder
 

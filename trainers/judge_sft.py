@@ -38,7 +38,7 @@ TASKS = {
 
 VIEWS: dict[str, View] = {"marks": marked_messages, "record": judge_messages}
 RECORDS_FILE = "judge_data.jsonl"
-MAY_CHANGE = ("recipe", "out", "updates", "threads", "checkpoint_every", "sound_epochs")
+MAY_CHANGE = ("recipe", "out", "updates", "threads", "checkpoint_every")
 """Settings that a resumed run need not have as they were."""
 SHIPPED = (
     "chat_template.jinja",
@@ -120,6 +120,7 @@ def run_judge_sft(
     """Train a judge and return its folder; the same call after an interruption goes on.
 
     ``examples`` stand in for those that ``config`` would make: who trains many judges makes them once.
+    No model of sound work is trained then: that needs the records.
 
     Raises:
         ValueError: no examples, or the folder holds a run with other settings.
@@ -297,6 +298,8 @@ def ship(runs: Sequence[Path], target: Path = TINY_FOLDER) -> int:
     """
     found = [_shipped(run) for run in runs]
     sound = _files(runs[0] / "judge" / SOUND_FOLDER)
+    whole = {SOUND_FILE, "model.safetensors", "tokenizer.json"} <= {one.name for one in sound}
+    sound = sound if whole else []
     found += [sound] if sound else []
     size = sum(one.stat().st_size for files in found for one in files)
     if size > SHIPPED_BYTES:

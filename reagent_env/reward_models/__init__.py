@@ -39,7 +39,7 @@ _OURS = {
 TINY = "tiny-rrm"
 """The small learned judge; its folder stands beside this module."""
 TINY_SINGLE = "tiny-rrm-single"
-"""The first of its two models alone: half the time, and a point less accurate."""
+"""The first of its two judges alone: half the time, and a point less accurate."""
 TINY_FOLDER = Path(__file__).with_name("tiny_rrm")
 _HOME = {
     "BatchedJudge": "batched",
@@ -55,7 +55,7 @@ def make_reward_model(name: str, **options: Any) -> RewardModel:
 
     Args:
         name: ``rubric``; ``tiny-rrm`` (a small learned judge, extra ``train``) or
-            ``tiny-rrm-single`` (one of its two models, in half the time); ``noise`` or
+            ``tiny-rrm-single`` (one of its two judges, in half the time); ``noise`` or
             ``constant`` (controls); the URL of an OpenAI-compatible server with the model's name
             after ``#``; a folder with a transformers model, which then runs in this process (extra
             ``train``); or a name that another package adds under the entry-point group
@@ -136,7 +136,8 @@ def _local(folder: str, options: dict[str, Any], *, alone: bool = False) -> Rewa
     from reagent_env.reward_models.sound_work import with_sound_work
 
     judge: RewardModel = judges[0] if len(judges) == 1 else EnsembleJudge(judges)
-    return cast("RewardModel", with_sound_work(judge, members[0], device=options.get("device")))
+    shared = {key: options[key] for key in ("device", "turn_scores") if key in options}
+    return with_sound_work(judge, members[0], **shared)
 
 
 def __getattr__(name: str) -> Any:

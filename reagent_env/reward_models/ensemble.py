@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from reagent_env.judgement import Judgement
+from reagent_env.reward_models.batched import PATIENCE_S
 from reagent_env.trajectory import Trajectory
 
 TurnScores = tuple[float | None, ...] | None
@@ -35,7 +36,7 @@ class EnsembleJudge:
         if not members:
             raise ValueError("An ensemble has members; got none.")
         self.members = tuple(members)
-        self.patience_s = max(getattr(one, "patience_s", 0.0) for one in members)
+        self.patience_s = max(getattr(one, "patience_s", PATIENCE_S) for one in members)
 
     def judge(self, trajectories: Sequence[Trajectory], *, attempt: int = -1) -> list[Judgement]:
         """One judgement a trajectory, in the same order.

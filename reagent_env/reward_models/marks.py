@@ -23,6 +23,7 @@ asked there (``U``: of something else; ``C``: computed). ``own``: only the agent
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -84,7 +85,7 @@ def marks(trajectory: Trajectory) -> str:
                 sources.add(_lines(-1, call, outcome.content))
     asked = question.partition("\nFiles: ")[0]
     terms: dict[Phrase, int | None] = dict.fromkeys(phrases(asked))
-    seen = _Seen(sources, tuple(_tool_names(trajectory)), _wanted(asked), terms)
+    seen = _Seen(sources, tuple(tool_names(trajectory)), _wanted(asked), terms)
     shown = [_turn(index, turn, attempt, seen) for index, turn in enumerate(attempt.turns)]
     head = _question(seen)
     body = [
@@ -301,8 +302,14 @@ def _text_of(arguments: Mapping[str, Any]) -> str:
         if key == "top_k":
             continue
         listed = value if isinstance(value, list | tuple) else [value]
-        shown += [plain(str(one)).replace("_", " ") if key == "url" else str(one) for one in listed]
+        shown += [
+            plain(str(one)).replace("_", " ") if key == "url" else _said(one) for one in listed
+        ]
     return "\n".join(shown)
+
+
+def _said(value: Any) -> str:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
 
 
 def _head_and_tail(code: str) -> str:
@@ -311,6 +318,7 @@ def _head_and_tail(code: str) -> str:
     return code if len(rows) <= 18 else "\n".join([*rows[:8], *rows[-6:]])
 
 
-def _tool_names(trajectory: Trajectory) -> list[str]:
+def tool_names(trajectory: Trajectory) -> list[str]:
+    """Names of the tools that the policy was shown, in whichever form their schemas have."""
     inner = [schema.get("function", schema) for schema in trajectory.tools]
     return [str(one.get("name", "")) for one in inner if isinstance(one, Mapping)]

@@ -187,6 +187,10 @@ def test_a_judge_trained_anew_is_another_judge(tmp_path: Path) -> None:
     (judge / "sound" / "model.safetensors").write_text("more")  # what corrects it counts as well
     with pytest.raises(ValueError, match="among the judges of"):
         keep_plan(plan_of(root, judge=str(judge)))
+    kept = json.loads((root / "plan.json").read_text())
+    (root / "plan.json").write_text(json.dumps({k: v for k, v in kept.items() if k != "judges"}))
+    with pytest.raises(ValueError, match="does not say which judge's weights"):
+        keep_plan(plan_of(root, judge=str(judge)))
     assert judge_fingerprint("rubric") == ""
     assert len(judge_fingerprint("tiny-rrm")) == 16
 

@@ -151,7 +151,10 @@ def scaling_inter(folder: Path, *words: str) -> str:
 def test_the_scripts_trial_starts_small_and_writes_nothing_into_docs(tmp_path: Path) -> None:
     trial = scaling_inter(tmp_path, "--small")
     assert f"train --config baby-ai-tiny.toml --out {tmp_path}/baby-ai/cold-start --set" in trial
-    assert f"--seeds 2 --families text-craft,baby-ai,mini-mix --arms  --evidence {tmp_path} --small" in trial
+    assert (
+        f"--seeds 2 --families text-craft,baby-ai,mini-mix --arms  --evidence {tmp_path} --small"
+        in trial
+    )
     assert "docs/" not in trial
     assert "--seeds 3 --families baby-ai --arms  --evidence docs/families" in scaling_inter(
         tmp_path, "baby-ai"

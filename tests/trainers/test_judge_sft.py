@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord, write_re
 from reagent_env.reward_models import make_reward_model
 from reagent_env.reward_models.marks import marked_messages
 from reagent_env.reward_models.parse import parse_judgement
-from reagent_env.reward_models.sound_work import SoundWork, SoundWorkJudge
+from reagent_env.reward_models.sound_work import (
+    SoundWork,
+    SoundWorkJudge,
+    by_line,
+    surprisal,
+    surprise,
+    tool_set,
+)
 from reagent_env.testing import example_trajectory
 from reagent_env.testing.reward_model_contract import RewardModelContract
 from reagent_env.trajectory import Turn
@@ -343,13 +351,33 @@ def test_a_model_of_sound_work_finds_what_it_was_never_shown_rare(
 def test_what_is_usual_is_said_by_tasks_that_were_not_learned_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = of_other_tasks(40)
+    monkeypatch.setattr(sound_training, "FEWEST_HELD_OUT", 3)
+    records = of_other_tasks(60)
+    folder = train_sound_work(records, tmp_path / "s", run=tmp_path / "r", epochs=1)
+    assert folder is not None
+    loaded = SoundWork(folder)._loaded
+    held = [one for one in records if sound_training._held_out(one.group, 0)]
+    views = judge_examples(held, marked_messages, unfinished=0)
+    ids = [loaded.encode(one.messages) for one in views if one.kind == CLEAN]
+    nats = surprise(loaded.model, ids)
+    wanted = [
+        surprisal(by_line(each, of, loaded.tokenizer)) for each, of in zip(ids, nats, strict=True)
+    ]
+    stated = json.loads((folder / "sound.json").read_text())["surprisals"]
+    assert stated[""] == pytest.approx(quantiles(wanted), abs=1e-3)
+    assert stated[""] == stated[tool_set(records[0].trajectory)]
+
+
+def test_with_too_few_tasks_there_is_no_model_of_sound_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown: list[str] = []
-    assert train_sound_work(records, tmp_path / "s", run=tmp_path / "r", say=shown.append) is None
+    few = of_other_tasks(20)
+    assert train_sound_work(few, tmp_path / "s", run=tmp_path / "r", say=shown.append) is None
     assert "No model of sound work" in shown[-1]
     assert not (tmp_path / "s").exists()
     monkeypatch.setattr(sound_training, "HELD_OUT", 1.0)  # nothing is left to learn from
-    many = of_other_tasks(200)
+    many = of_other_tasks(100)
     assert train_sound_work(many, tmp_path / "s", run=tmp_path / "r", say=shown.append) is None
 
 
@@ -364,11 +392,12 @@ def test_a_run_leaves_both_models_and_both_are_shipped(
 ) -> None:
     data = tmp_path / "data.jsonl"
     write_records(data, of_other_tasks(80))
-    settings: dict[str, Any] = {"out": str(tmp_path / "run"), "data": str(data), "epochs": 1}
-    monkeypatch.setattr(sound_training, "FEWEST_HELD_OUT", 5)
-    folder = run_judge_sft(JudgeSftConfig(**settings, sound_epochs=0), say=lambda line: None)
-    assert not (folder / "sound").exists()
-    run_judge_sft(JudgeSftConfig(**settings), say=lambda line: None)  # goes on: what is missing
+    settings: dict[str, Any] = {"data": str(data), "epochs": 1}
+    monkeypatch.setattr(sound_training, "FEWEST_HELD_OUT", 3)
+    alone = JudgeSftConfig(out=str(tmp_path / "alone"), **settings, sound_epochs=0)
+    assert not (run_judge_sft(alone, say=lambda line: None) / "sound").exists()
+    both = JudgeSftConfig(out=str(tmp_path / "run"), **settings)
+    folder = run_judge_sft(both, say=lambda line: None)
     assert (folder / "sound" / "sound.json").is_file()
     assert isinstance(make_reward_model(str(folder)), SoundWorkJudge)
     target = tmp_path / "tiny_rrm"
@@ -380,3 +409,6 @@ def test_a_run_leaves_both_models_and_both_are_shipped(
     assert [one.folder.name for one in judge.inner.members] == ["tiny_rrm", "member_2"]
     assert judge.sound.folder == target / "sound"
     assert isinstance(make_reward_model("tiny-rrm-single"), SoundWorkJudge)
+    (folder / "sound" / "model.safetensors").unlink()  # half of one is none
+    ship([tmp_path / "run"], target)
+    assert not (target / "sound").exists()

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from reagent_env.reward_models import TINY, TINY_FOLDER, TINY_SINGLE
+from reagent_env.reward_models import TINY, TINY_FOLDER, TINY_SINGLE, reward_model_names
 from reagent_env.trainers.ablation.arms import Arm, arm_config
 from reagent_env.trainers.atomic_files import write_json
 from reagent_env.trainers.config import TrainConfig
@@ -164,8 +164,13 @@ def keep_plan(plan: Plan) -> None:
                     f"The runs in {plan.root} were made with another {name}: "
                     f"{_differing(there[name], mine[name])}. Another --out keeps them apart."
                 )
+        if "judges" not in there:
+            raise ValueError(
+                f"{path} does not say which judge's weights the runs there had. Another --out "
+                "keeps them apart."
+            )
         for kind in ("cold_starts", "arms", "judges"):
-            known = there.get(kind, {})
+            known = there[kind]
             for label, one in mine[kind].items():
                 if known.get(label, one) != one:
                     raise ValueError(
@@ -208,15 +213,19 @@ def fingerprint(policy: str) -> str:
 
 
 def judge_fingerprint(judge: str) -> str:
-    """Sixteen hex digits of a local judge's weights; empty for rules, and for one that is served."""
-    folder = TINY_FOLDER if judge in (TINY, TINY_SINGLE) else Path(judge)
-    return _digest(folder.rglob("*.safetensors")) if folder.is_dir() else ""
+    """Sixteen hex digits of a local judge's weights and settings; empty for rules and for servers."""
+    tiny = judge in (TINY, TINY_SINGLE)
+    if not tiny and judge in reward_model_names():
+        return ""
+    folder = TINY_FOLDER if tiny else Path(judge).expanduser()
+    return _digest(folder.rglob("*.safetensors"), folder.rglob("*.json")) if folder.is_dir() else ""
 
 
-def _digest(files: Iterable[Path]) -> str:
+def _digest(*files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.read_bytes())
+    for of in files:
+        for file in sorted(of):
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

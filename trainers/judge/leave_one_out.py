@@ -49,7 +49,8 @@ def leave_kinds_out(
     Args:
         train: ``judge-data`` records of the train split.
         test: Records of the test split; each of its kinds is left out in turn.
-        out: Folder; gets one run a training and ``pairwise.json``.
+        out: Folder; gets one run a training and ``pairwise.json``
+            (``pairwise-no-sound.json`` without ``sound``).
         epochs: Passes of each training.
         together: Kinds left out at a time: two halve the time, and ask more of the judge.
         examples: Learn from so many at most, drawn at random; 0 is all.
@@ -57,6 +58,10 @@ def leave_kinds_out(
         threads: Threads of torch; 0 is its own choice.
         say: Told each kind's figure as it is known.
     """
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
     records = list(read_records(test))
     held = sorted({one.kind for one in records if one.flawed})
     groups = [
@@ -70,6 +75,7 @@ def leave_kinds_out(
     elif not (out / "sound" / SOUND_FILE).is_file():
         usual = train_sound_work(learned, out / "sound", run=out / ".sound", say=lambda line: None)
     del learned
+    kept = "pairwise.json" if sound else "pairwise-no-sound.json"
     found: dict[str, float] = {}
     for group in groups:
         folder = out / "+".join(group)
@@ -91,7 +97,7 @@ def leave_kinds_out(
         for kind in group:
             found[kind] = pairwise_of(judge, records, kind)
             say(f"{kind}: {found[kind]:.3f}")
-        (out / "pairwise.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        (out / kept).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     if found:
         lowest = min(found, key=lambda kind: found[kind])
         mean = sum(found.values()) / len(found)

@@ -13,8 +13,16 @@ from typing import Any
 
 from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord
 from reagent_env.reward_models.marks import marked_messages
-from reagent_env.reward_models.sound_work import SETTINGS_FILE, SoundWork
+from reagent_env.reward_models.sound_work import (
+    ANY_TOOLS,
+    SETTINGS_FILE,
+    by_line,
+    surprisal,
+    surprise,
+    tool_set,
+)
 from reagent_env.task_sets.phrasing import stable_random
+from reagent_env.trainers.atomic_files import write_text
 from reagent_env.trainers.judge.examples import judge_examples
 from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer
 from reagent_env.trainers.judge.training import JudgeUpdate, train_judge
@@ -23,9 +31,11 @@ from reagent_env.trainers.sample import Sample
 HELD_OUT = 0.1
 """Share of tasks whose views it does not learn from: their surprise says what is usual."""
 FEWEST_HELD_OUT = 20
-"""Views of those; with fewer nobody knows what is usual."""
+"""Views of those, and of those with one tool set; with fewer nobody knows what is usual."""
 QUANTILES = 201
 """Of the surprise of those, kept with the model."""
+
+Views = list[list[dict[str, str]]]
 
 
 def train_sound_work(
@@ -56,17 +66,17 @@ def train_sound_work(
     """
     held = {group for group in {one.group for one in records} if _held_out(group, seed)}
     learned = _views([one for one in records if one.group not in held], seed)
-    others = _views([one for one in records if one.group in held], seed)
-    if not learned or len(others) < FEWEST_HELD_OUT:
+    others = _by_tools([one for one in records if one.group in held], seed)
+    if not learned or len(others[ANY_TOOLS]) < FEWEST_HELD_OUT:
         say(
-            f"No model of sound work: {len(others)} views of tasks held out, "
+            f"No model of sound work: {len(others[ANY_TOOLS])} views of tasks held out, "
             f"at least {FEWEST_HELD_OUT} are wanted. More tasks have more."
         )
         return None
     tokenizer = make_judge_tokenizer(messages[-1]["content"] for messages in learned)
     model = make_judge_model(tokenizer, seed)
     samples = [view_sample(messages, tokenizer) for messages in learned]
-    say(f"Sound work: {len(samples)} views to learn from, {len(others)} of other tasks")
+    say(f"Sound work: {len(samples)} views to learn from, {len(others[ANY_TOOLS])} of other tasks")
 
     def report(update: JudgeUpdate) -> None:
         if update.update % 20 == 0 or update.update == update.updates:
@@ -83,13 +93,16 @@ def train_sound_work(
         run=run,
         on_update=report,
     )
+    usual = {
+        tools: quantiles([_surprisal(model, tokenizer, messages) for messages in views])
+        for tools, views in others.items()
+        if len(views) >= FEWEST_HELD_OUT
+    }
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    _describe(folder, [0.0])
-    mine = SoundWork(folder)
-    nats = mine.surprise([view_sample(messages, tokenizer).ids for messages in others])
-    _describe(folder, quantiles([sum(each) / len(each) for each in nats]))
+    settings = {"view": "marks", "surprisals": usual}
+    write_text(folder / SETTINGS_FILE, json.dumps(settings) + "\n")  # last: now it is whole
     return folder
 
 
@@ -115,12 +128,22 @@ def _held_out(group: str, seed: int) -> bool:
     return stable_random("sound work", seed, group).random() < HELD_OUT
 
 
-def _views(records: Sequence[PlantedRecord], seed: int) -> list[list[dict[str, str]]]:
+def _views(records: Sequence[PlantedRecord], seed: int) -> Views:
     """Of sound attempts: whole, as far as they had come, as second ones, without thoughts."""
     examples = judge_examples(records, marked_messages, unfinished=0, seed=seed)
     return [one.messages for one in examples if one.kind == CLEAN]
 
 
-def _describe(folder: Path, surprisals: Sequence[float]) -> None:
-    settings = {"view": "marks", "surprisals": surprisals}
-    (folder / SETTINGS_FILE).write_text(json.dumps(settings) + "\n", "utf-8")
+def _by_tools(records: Sequence[PlantedRecord], seed: int) -> dict[str, Views]:
+    """Views by tool set, and of all together."""
+    by_tools: dict[str, list[PlantedRecord]] = {}
+    for record in records:
+        by_tools.setdefault(tool_set(record.trajectory), []).append(record)
+    found = {tools: _views(of, seed) for tools, of in sorted(by_tools.items())}
+    return {ANY_TOOLS: [view for views in found.values() for view in views], **found}
+
+
+def _surprisal(model: Any, tokenizer: Any, messages: Sequence[dict[str, str]]) -> float:
+    ids = view_sample(messages, tokenizer).ids
+    (nats,) = surprise(model, [ids])
+    return surprisal(by_line(ids, nats, tokenizer))
