@@ -36,7 +36,7 @@ ANY_TOOLS = ""
 """Stands for the tool sets that have no quantiles of their own."""
 FALL = 0.3
 """The most that scores fall, as a share of them."""
-USUAL = 0.2
+USUAL = 0.5
 """What at least that share of sound attempts surprises as much as costs nothing."""
 _BATCH_TOKENS = 16_384
 
@@ -157,8 +157,8 @@ def by_line(ids: Sequence[int], nats: Sequence[float], tokenizer: Any) -> list[l
 
 
 def surprisal(lines: Sequence[Sequence[float]]) -> float:
-    """Nats a token of all lines but the question's, which says nothing of the work."""
-    told = [each for line in lines[1:] for each in line]
+    """Nats a token; the question's line counts too, since it says what of it was used, and when."""
+    told = [each for line in lines for each in line]
     return sum(told) / max(1, len(told))
 
 
