@@ -84,6 +84,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "4>8>12@3",
             interactions=2_000,
             held_out=200,
+            judged=True,
         ),
         "mini-mix": Family(
             "mini-mix",
