@@ -33,6 +33,8 @@ Examples:
 
   reagent eval reagent/MiniMix-v0 --agent runs/20261104-120000-reagent-u
 
+  reagent eval reagent/SearchQA-v0 --agent random --env-arg tasks=nq --env-arg corpus=wiki.jsonl
+
   reagent eval --suite reagent-12 --data copies --agent http://127.0.0.1:8000/v1#my-model
 
 An evaluation cut short goes on with the same command and --out FOLDER.
@@ -90,6 +92,10 @@ def evaluate_command(
         str | None, typer.Option(help="Where a benchmark searches: .jsonl, folder, or server URL.")
     ] = None,
     web: Annotated[bool, typer.Option(help="Let a benchmark's browse open web pages.")] = False,
+    env_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of the environment: tasks=nq, ids=ids.txt."),
+    ] = None,
 ) -> None:
     """Evaluate an agent on an environment; prints success with confidence intervals."""
     import gymnasium
@@ -100,13 +106,18 @@ def evaluate_command(
     from reagent_env.agents.refine import compare_attempts
     from reagent_env.agents.summary import summarise
     from reagent_env.cli.progress import progress_bar
+    from reagent_env.command_values import pairs, read_literal
 
+    try:
+        arguments = {k: read_literal(v) for k, v in pairs(env_arg or (), "--env-arg").items()}
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     benchmark = {"data": data, "subset": subset, "judge": correctness_judge, "corpus": corpus}
     if suite is not None:
         from reagent_env.agents.suite_cli import SuiteRequest, evaluate_suite
 
-        if env is not None or refine is not None:
-            raise typer.BadParameter("A suite takes neither ENV nor --refine.")
+        if env is not None or refine is not None or arguments:
+            raise typer.BadParameter("A suite takes neither ENV nor --refine nor --env-arg.")
         request_of_suite = SuiteRequest(
             suite=suite,
             agent=agent,
@@ -136,6 +147,7 @@ def evaluate_command(
         kwargs["tool_format"] = tool_format
     if max_turns is not None:
         kwargs["max_turns"] = max_turns
+    kwargs |= arguments
     wrap = _refining(refine, agent if refine == "self" else judge)
 
     def make_env() -> Any:
@@ -158,6 +170,7 @@ def evaluate_command(
             "refine": refine,
             "judge": judge if refine not in (None, "self") else None,
             **{f"benchmark_{name}": value for name, value in benchmark.items() if value},
+            **({"env_args": arguments} if arguments else {}),
         }
         request = AgentRequest(agent, env, tool_format, temperature, max_tokens, concurrency, seed)
         try:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from reagent_env.task_sets.published_table import BENCHMARKS
+
 
 @dataclass(frozen=True)
 class PaperRow:
@@ -59,7 +61,8 @@ _FULL = {"reagent/GAIA-v0": PaperRow("GAIA (full)", 20.0, None, None, None, 38.8
 
 def paper_row(env_id: str, subset: str | None = None) -> PaperRow | None:
     """What the paper says of a benchmark's subset; None where it says nothing of it."""
-    return _FULL.get(env_id) if subset == "full" else PAPER.get(env_id)
+    split = subset == "full" and BENCHMARKS[env_id].subsets
+    return _FULL.get(env_id) if split else PAPER.get(env_id)
 
 
 SUITES: Mapping[str, tuple[str, ...]] = MappingProxyType({"reagent-12": tuple(PAPER)})

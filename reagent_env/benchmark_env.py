@@ -9,15 +9,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from reagent_env.choosing import Tools
-from reagent_env.corpus import Corpus
+from reagent_env.corpus_places import CorpusPlace, open_corpus
 from reagent_env.correctness import JUDGE, CorrectnessJudge, judged_grade, make_correctness_judge
 from reagent_env.env import ToolUseEnv
 from reagent_env.graders import grade
-from reagent_env.served_corpus import ServedCorpus
 from reagent_env.task import Task
 from reagent_env.task_sets.published import published, published_row
 from reagent_env.task_sets.published_table import PublishedSet
@@ -42,7 +40,7 @@ def make_benchmark_env(
     kinds: Sequence[str] | None = None,
     ids: Iterable[str] | str | os.PathLike[str] | None = None,
     judge: str | CorrectnessJudge | None = None,
-    corpus: Corpus | str | os.PathLike[str] | None = None,
+    corpus: CorpusPlace | None = None,
     web: bool = False,
     tools: Tools | None = None,
     sandbox: Any = "auto",
@@ -123,7 +121,7 @@ def _judging(
         if not named:
             raise ValueError(
                 f"{row.title}'s answers are compared by a model, as published: pass "
-                f"judge='http://host:8000/v1#model' or set {JUDGE} to it."
+                f"judge='http://host:8000/v1#model' (`reagent eval --correctness-judge`) or set {JUDGE}."
             )
         judge = make_correctness_judge(named)
     return grade if judge is None else functools.partial(judged_grade, judge)
@@ -132,7 +130,7 @@ def _judging(
 def _tools(
     row: PublishedSet,
     tasks: Sequence[Task],
-    corpus: Corpus | str | os.PathLike[str] | None,
+    corpus: CorpusPlace | None,
     web: bool,
 ) -> list[Tool]:
     names = [name for name in row.tools if name not in _MEDIA or any(task.files for task in tasks)]
@@ -141,26 +139,13 @@ def _tools(
     where = corpus if corpus is not None else getattr(tasks, "corpus", None)
     if where is None:
         raise ValueError(
-            f"{row.title} brings no documents to search in. Pass corpus=: a .jsonl file or folder of "
-            "documents, a Corpus, or the URL of a retrieval server; or tools=(…) of your own."
+            f"{row.title} brings no documents to search in. Pass corpus= (`reagent eval --corpus`): a "
+            ".jsonl file or folder of documents, a Corpus, or the URL of a retrieval server; or tools=(…) "
+            "of your own."
         )
-    documents = _corpus(where)
+    documents = open_corpus(where)
     made = {
         "search": lambda: make_search_tool(documents),
         "browse": lambda: make_browse_tool(documents, allow_web=web),
     }
     return [made[name]() if name in made else get_tool(name, tasks) for name in names]
-
-
-def _corpus(where: Corpus | str | os.PathLike[str]) -> Corpus:
-    return where if isinstance(where, Corpus) else _opened(os.fspath(where))
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(place: str) -> Corpus:
-    """A corpus by its place, read once a process."""
-    if place.startswith(("http://", "https://")):
-        return ServedCorpus(place)
-    if not Path(place).exists():
-        raise ValueError(f"corpus={place!r}: there is no such file or folder.")
-    return Corpus.from_folder(place) if Path(place).is_dir() else Corpus.from_jsonl(place)

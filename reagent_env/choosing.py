@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from reagent_env.task import SPLITS, Task
 from reagent_env.task_sets import is_path, load_task_set
 from reagent_env.tool_definition import Tool, tool
 from reagent_env.tools import get_tool
+
+if TYPE_CHECKING:
+    from reagent_env.corpus_places import CorpusPlace
 
 Tasks = str | os.PathLike[str] | Sequence[Task] | Iterable[Task]
 Tools = Sequence[str | Tool | Callable[..., Any]]
@@ -51,8 +54,10 @@ def choose_tasks(tasks: Tasks, split: str | None) -> Sequence[Task]:
     return chosen
 
 
-def tools_by_name(tools: Tools, tasks: Sequence[Task]) -> dict[str, Tool]:
-    """The tools that ``tools`` names or holds.
+def tools_by_name(
+    tools: Tools, tasks: Sequence[Task], corpus: CorpusPlace | None = None
+) -> dict[str, Tool]:
+    """The tools that ``tools`` names or holds, over ``corpus`` or what ``tasks`` bring.
 
     Raises:
         ValueError: an unknown or doubled name, or one string in place of a list.
@@ -63,7 +68,7 @@ def tools_by_name(tools: Tools, tasks: Sequence[Task]) -> dict[str, Tool]:
     by_name: dict[str, Tool] = {}
     for given in tools:
         if isinstance(given, str):
-            one = get_tool(given, tasks)
+            one = get_tool(given, tasks, corpus)
         else:
             one = given if isinstance(given, Tool) else tool(given)
         if one.name in by_name:

@@ -33,6 +33,7 @@ from reagent_env.trajectory import StopReason, ToolCall, ToolResult, Trajectory,
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from reagent_env.corpus_places import CorpusPlace
     from reagent_env.sandboxes.pool import SandboxPool
 
 
@@ -66,6 +67,7 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         sandbox: str | Callable[[], Sandbox] | SandboxPool | None = None,
         *,
         simulator: str | MakeSimulator | None = None,
+        corpus: CorpusPlace | None = None,
         grade: Callable[[Task, str | None], float] = grade,
         split: str | None = None,
         max_turns: int = 8,
@@ -87,6 +89,8 @@ class ToolUseEnv(gymnasium.Env[str, str]):
             sandbox: ``auto``, ``docker``, ``embedded``, ``process``, a factory, a pool, or None
                 where no tool needs one.
             simulator: What makes an attempt's simulator of its task, or ``"module:name"`` of it.
+            corpus: What ``search`` and ``browse`` read, in place of what the tasks bring: a corpus,
+                a ``.jsonl`` file or folder of documents, or the URL of a retrieval server.
             grade: What a final answer is worth, in [0, 1]; by default what the task's grader says.
                 It raises ``GraderError`` where it cannot tell, which masks the episode.
             split: ``train``, ``validation``, ``test`` or ``all``; by default ``train`` of a named
@@ -127,14 +131,18 @@ class ToolUseEnv(gymnasium.Env[str, str]):
         self.action_space = AnyText()
         self.tasks = choose_tasks(tasks, split)
         self.split = split
-        self.tools = tools_by_name(tools, self.tasks)
+        self.tools = tools_by_name(tools, self.tasks, corpus)
         self.tool_format = get_tool_format(tool_format)
         self.max_turns = max_turns
         self.max_calls_per_turn = max_calls_per_turn
         self.max_observation_chars = max_observation_chars
         self.max_seconds = max_seconds
         self.system_prompt = (
-            self.tool_format.system_prompt(list(self.tools.values()))
+            self.tool_format.instructions(
+                list(self.tools.values()),
+                one_call=max_calls_per_turn == 1,
+                simulated=simulator is not None,
+            )
             if system_prompt is None
             else system_prompt
         )

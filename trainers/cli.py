@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from reagent_env.command_values import pairs, read_literal
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.config_fields import (
     annotations_of,
@@ -26,7 +27,6 @@ from reagent_env.trainers.config_fields import (
     coerced,
     defaults_of,
     docstrings_of,
-    read_literal,
     read_value,
     unknown_key,
 )
@@ -192,7 +192,7 @@ def read_settings(given: Mapping[str, Any], config: type = TrainConfig) -> dict[
     known = annotations_of(config)
     flags = [name for name in annotations_of(TrainConfig) if name != "recipe"]
     texts = {name: given[name] for name in flags if given.get(name) is not None}
-    texts |= {key.replace("-", "_"): text for key, text in _pairs(given["set_"], "--set")}
+    texts |= {key.replace("-", "_"): text for key, text in pairs(given["set_"], "--set").items()}
     for name in texts:
         if name not in known or name in ("recipe", "out"):
             raise unknown_key(name, set(known) - {"recipe", "out"})
@@ -200,7 +200,8 @@ def read_settings(given: Mapping[str, Any], config: type = TrainConfig) -> dict[
         name: text if isinstance(text, bool) else read_value(text, known[name])
         for name, text in texts.items()
     }
-    arguments = {key: read_literal(text) for key, text in _pairs(given["env_arg"], "--env-arg")}
+    words = pairs(given["env_arg"], "--env-arg")
+    arguments = {key: read_literal(text) for key, text in words.items()}
     if arguments and "env_kwargs" not in known:
         raise ValueError("--env-arg means nothing to this recipe; leave it out.")
     if arguments:
@@ -367,14 +368,6 @@ def _follows() -> bool:
         follow()
         return True
     return False
-
-
-def _pairs(words: list[str], flag: str) -> Iterator[tuple[str, str]]:
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise ValueError(f"{flag} takes key=value, got {word!r}.")
-        yield key.strip(), text.strip()
 
 
 def _flag(name: str) -> str:

@@ -10,11 +10,12 @@ import difflib
 import inspect
 import math
 import textwrap
-import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from reagent_env.command_values import read_literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +84,6 @@ def read_value(text: str, annotation: Any) -> Any:
     if kind is str or (get_origin(kind) is Literal and isinstance(get_args(kind)[0], str)):
         return text
     return coerced(read_literal(text), annotation)
-
-
-def read_literal(text: str) -> Any:
-    """A TOML value, or the text itself where it is none: ``"8"`` → 8, ``"compact"`` → ``"compact"``."""
-    try:
-        return tomllib.loads(f"it = {text}")["it"]
-    except (tomllib.TOMLDecodeError, KeyError):
-        return text
 
 
 def coerced(given: Any, annotation: Any) -> Any:

@@ -17,7 +17,7 @@ from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.environments import make_env
 from reagent_env.trainers.memory_plan import GIB, MemoryPlan, ModelShape, memory_plan, shape_of
 from reagent_env.trainers.policies import POLICY_NAMES
-from reagent_env.trainers.schedules import get_schedule, parse_mixture, turns_at
+from reagent_env.trainers.schedules import get_schedule, parse_mixture, turns_at, unreached
 
 SPLITS = ("train", "validation", "test")
 GPU_SHARE = 0.92
@@ -73,6 +73,8 @@ def _environments(config: TrainConfig) -> Iterator[str]:
             if start < config.updates
         )
         yield f"turn limit by {config.schedule}: {limits}"
+        if note := unreached(config.schedule, config.updates):
+            yield f"    {note}"
 
 
 def _judge(config: TrainConfig) -> Iterator[str]:

@@ -87,6 +87,24 @@ def get_schedule(spec: str) -> Schedule:
     )
 
 
+def unreached(spec: str, updates: int) -> str:
+    """What to say of a schedule whose last limit a run of ``updates`` never gets to; else nothing.
+
+    Example: ``unreached("scaling-inter:textcraft", 60)`` names ``scaling-inter:textcraft@20``.
+    """
+    schedule = get_schedule(spec)
+    phases = len(schedule.turns)
+    if (phases - 1) * schedule.every < updates:
+        return ""
+    fitting = max(1, updates // phases)
+    limits = ">".join(map(str, schedule.turns))
+    other = f"{spec.partition('@')[0]}@{fitting}" if spec in PUBLISHED else f"{limits}@{fitting}"
+    return (
+        f"Its last limit, {schedule.turns[-1]}, is never reached: phases of {schedule.every} updates, "
+        f"{updates} updates in all. {other} fits."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Mixture:
     """Environments to draw tasks from, e.g. ``Mixture(("reagent/SearchQA-v0",), (1.0,))``."""

@@ -60,7 +60,7 @@ from reagent_env.trainers.progress import TrainProgress
 from reagent_env.trainers.rollout import up_to_token_limit
 from reagent_env.trainers.run_folder import RunFolder
 from reagent_env.trainers.sample import Group, Rollout
-from reagent_env.trainers.schedules import get_schedule, turns_at
+from reagent_env.trainers.schedules import get_schedule, turns_at, unreached
 from reagent_env.trainers.score_controls import controlled
 
 REPLACEMENTS = 3
@@ -117,6 +117,8 @@ def train(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> Progr
         wanted = config.held_out_before and config.held_out_episodes > 0
         if state.update == 0 and state.before is None and wanted:
             state.before = held_out(config, run, parts, progress, update=0)
+        if config.schedule and (note := unreached(config.schedule, config.updates)):
+            progress.say(note)
         with closing(_collector(config, parts, state)) as collector:
             while not _is_over(config, state):
                 _one_update(config, run, progress, parts, learner, collector, monitor, state)

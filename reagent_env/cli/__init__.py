@@ -43,9 +43,19 @@ def main() -> None:
     import gymnasium
 
     from reagent_env.errors import InfrastructureError
+    from reagent_env.needs import NeedMissing
     from reagent_env.sandboxes.errors import SandboxError
+
+    mendable = (
+        gymnasium.error.Error,
+        InfrastructureError,
+        NeedMissing,
+        SandboxError,
+        OSError,
+        ValueError,
+    )
 
     try:
         app()
-    except (gymnasium.error.Error, InfrastructureError, SandboxError, OSError, ValueError) as error:
+    except mendable as error:
         sys.exit(f"reagent: {type(error).__name__}: {error}")

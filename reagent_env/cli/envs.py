@@ -22,7 +22,9 @@ def envs() -> None:
         typer.echo(f"{env_id:<{width}}  {entry['summary']}  Tools: {tools}.{installed}")
         for line in missing(env_id):
             typer.echo(f"{'':<{width}}  needs {line}")
-    typer.echo("\nTry one:  reagent play ID   or   reagent eval ID --agent expert")
+    typer.echo(
+        "\nTry one:  reagent play ID   or   reagent eval ID --agent expert   (random, of a benchmark)"
+    )
 
 
 def tools_of(entry: Mapping[str, Any]) -> Sequence[str]:

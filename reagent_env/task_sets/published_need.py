@@ -54,6 +54,26 @@ class JudgeNeed:
         return "a judge of correctness: judge=URL#model, or REAGENT_CORRECTNESS_JUDGE=URL#model"
 
 
+@dataclass(frozen=True)
+class CorpusNeed:
+    """Documents to search in, for benchmarks that search and bring none."""
+
+    row: PublishedSet
+
+    @property
+    def met(self) -> bool:
+        """Never by itself: they are named when the environment is made."""
+        return False
+
+    def __str__(self) -> str:
+        return "documents to search in: corpus=FILE.jsonl, a folder, or a retrieval server's URL"
+
+
 def needs_of(row: PublishedSet) -> tuple[Any, ...]:
     """Everything that a benchmark needs beyond this package."""
-    return (PublishedNeed(row), *([JudgeNeed(row)] if row.judge == "own" else []))
+    found: list[Any] = [PublishedNeed(row)]
+    if row.judge == "own":
+        found.append(JudgeNeed(row))
+    if "search" in row.tools and not row.contexts:
+        found.append(CorpusNeed(row))
+    return tuple(found)

@@ -35,6 +35,30 @@ class ToolFormat(ABC):
     def system_prompt(self, tools: Sequence[Tool]) -> str:
         """The instructions and the tools, as the policy reads them before the question."""
 
+    def instructions(
+        self, tools: Sequence[Tool], *, one_call: bool = False, simulated: bool = False
+    ) -> str:
+        """:meth:`system_prompt`, and what differs in this environment.
+
+        Args:
+            tools: What the policy may call.
+            one_call: One call a turn is run, and no more.
+            simulated: There is a world whose state decides, and no answer to give.
+        """
+        rules = [
+            *(["One call a turn is run here; further ones are refused."] if one_call else []),
+            *(
+                [
+                    "The task ends by itself when its goal is reached. There is no answer to give: "
+                    "a turn without a call gives up."
+                ]
+                if simulated
+                else []
+            ),
+        ]
+        told = " ".join(rules)
+        return "\n\n".join(part for part in (self.system_prompt(tools), told) if part)
+
     @abstractmethod
     def parse(self, completion: str) -> ParsedTurn:
         """Read a completion. Mistakes in it become malformed calls, not exceptions."""

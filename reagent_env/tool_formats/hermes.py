@@ -92,6 +92,12 @@ class CompactFormat(HermesFormat):
             "End: \\boxed{answer}"
         )
 
+    def instructions(
+        self, tools: Sequence[Tool], *, one_call: bool = False, simulated: bool = False
+    ) -> str:
+        """The system prompt alone: who has so little room finds out by trying."""
+        return self.system_prompt(tools)
+
     def render_calls(self, calls: Sequence[ToolCall], thought: str = "") -> str:
         """One call a line, no spare white space."""
         blocks = [

@@ -98,6 +98,7 @@ def test_figures_of_one_subset_do_not_stand_beside_anothers() -> None:
     assert full is not None
     assert (full.title, full.u, full.c) == ("GAIA (full)", 38.8, None)
     assert paper_row("reagent/HLE-v0", "full") is None
+    assert paper_row("reagent/AIME24-v0", "full") == PAPER["reagent/AIME24-v0"]  # has no subsets
     row = suite_row("reagent/GAIA-v0", [], 1, subset="full")
     assert "| GAIA (full) | – | – | 0 | 20.0 | – | – | – | 38.8 |" in markdown([row], "nobody")
 

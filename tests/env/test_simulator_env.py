@@ -243,3 +243,15 @@ def test_envs_lists_what_each_still_needs_here(monkeypatch: pytest.MonkeyPatch) 
     shown = CliRunner().invoke(app, ["envs"]).output
     assert "A moon.  Tools: land.  (not registered!)" in shown
     assert "needs the program no_such_program: apt-get install it" in shown
+
+
+@pytest.mark.parametrize("tool_format", ["hermes", "openai", "react"])
+def test_a_world_says_that_there_is_no_answer_to_give(tool_format: str) -> None:
+    env = counting(tool_format=tool_format, max_calls_per_turn=1)
+    assert "One call a turn is run here" in env.system_prompt
+    assert "a turn without a call gives up" in env.system_prompt
+    several = counting(tool_format=tool_format)
+    assert "One call a turn" not in several.system_prompt
+    question = ToolUseEnv(tasks=[Task("2 + 2?", "4")], tools=[], tool_format=tool_format)
+    assert "gives up" not in question.system_prompt
+    assert len(counting(tool_format="compact").system_prompt) < 200

@@ -24,6 +24,10 @@ FAMILIES = {
         "reagent_env.families.baby_ai_solver:solve",
         "reagent_env.families.baby_ai_solver:wander",
     ),
+    "reagent/SearchQA-v0": (
+        "reagent_env.task_sets.search_qa:solve",
+        "reagent_env.task_sets.search_qa:solve",
+    ),
     "reagent/SQL-v0": ("reagent_env.families.sql:solve", "reagent_env.families.sql:solve"),
 }
 """Family → its expert and its random moves, which take turns."""

@@ -296,10 +296,30 @@ def test_wrong_arguments_are_named(given: dict[str, Any], message: str) -> None:
         published(**given)
 
 
+@pytest.mark.parametrize("name", SEARCH_PRESETS)
+def test_every_preset_is_played_as_searchqa_over_a_corpus(
+    name: str, copies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gymnasium
+
+    monkeypatch.setenv("REAGENT_DATA_DIR", str(copies))
+    documents = tmp_path / "wiki.jsonl"
+    documents.write_text('{"title": "Keth", "text": "The river Keth is 212 km long."}\n')
+    env = gymnasium.make(
+        "reagent/SearchQA-v0", tasks=name, split="test", corpus=documents, disable_env_checker=True
+    )
+    assert env.reset(seed=0)[1]["task_id"]
+    call = '<tool_call>{"name": "search", "arguments": {"queries": ["Keth river"]}}</tool_call>'
+    assert "212 km" in env.step(call)[0]
+    env.close()
+
+
 def test_a_preset_is_played_as_searchqa(copies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gymnasium
 
     monkeypatch.setenv("REAGENT_DATA_DIR", str(copies))
+    with pytest.raises(ValueError, match="these tasks bring none; pass corpus="):
+        gymnasium.make("reagent/SearchQA-v0", tasks="nq", split="test", disable_env_checker=True)
     env = gymnasium.make(
         "reagent/SearchQA-v0", tasks="musique", split="test", disable_env_checker=True
     )

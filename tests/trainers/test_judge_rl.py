@@ -126,6 +126,8 @@ def test_a_run_leaves_a_judge_that_loads(tmp_path: Path, monkeypatch: pytest.Mon
     tokenizer = make_judge_tokenizer([judgement_text(FLAWED_ONE)])
     model = make_judge_model(tokenizer)
     save_judge(tmp_path / "old", model, tokenizer, view="marks", max_new_tokens=60)
+    (tmp_path / "old" / "sound").mkdir()
+    (tmp_path / "old" / "sound" / "tokenizer.json").write_text("{}")
     write_records(tmp_path / "data.jsonl", [FLAWED_ONE, CLEAN_ONE])
     config = JudgeRlConfig(
         judge=str(tmp_path / "old"),
@@ -139,6 +141,7 @@ def test_a_run_leaves_a_judge_that_loads(tmp_path: Path, monkeypatch: pytest.Mon
     lines: list[str] = []
     folder = run_judge_rl(config, say=lines.append)
     assert folder == tmp_path / "new" / "judge"
+    assert (folder / "sound" / "tokenizer.json").is_file()  # what corrects the judge goes along
     judge: Any = make_reward_model(str(folder))
     assert lines[0].startswith("update 1/1: reward 0.000, parsed 0.00")
     assert (judge.view, judge.max_new_tokens) == ("marks", 60)

@@ -18,6 +18,7 @@ from reagent_env.trainers.schedules import (
     get_schedule,
     parse_mixture,
     turns_at,
+    unreached,
 )
 
 
@@ -80,6 +81,16 @@ def test_a_schedule_that_cannot_be_read_is_refused_with_the_way_to_write_one(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         get_schedule(spec)
+
+
+def test_a_schedule_that_a_run_is_too_short_for_says_which_fits() -> None:
+    told = unreached("scaling-inter:textcraft", 60)
+    assert "last limit, 30, is never reached" in told
+    assert told.endswith("scaling-inter:textcraft@20 fits.")
+    assert unreached("scaling-inter:textcraft@20", 60) == ""
+    assert unreached("5>8>10@30", 60).endswith("5>8>10@20 fits.")
+    assert unreached("fixed:8", 1) == ""
+    assert unreached("scaling-inter:searchqa", 201) == ""  # one update at the last limit
 
 
 def test_steps_are_counted_from_zero() -> None:

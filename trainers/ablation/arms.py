@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from reagent_env.command_values import read_literal
 from reagent_env.trainers.config import TrainConfig
-from reagent_env.trainers.config_fields import annotations_of, coerced, read_literal
+from reagent_env.trainers.config_fields import annotations_of, coerced
 from reagent_env.trainers.recipes import make_config
 
 
