@@ -201,7 +201,9 @@ def soak(kind: str, episodes: int, every: int) -> list[Sample]:
             env.close()
         pool.close()
     # A sandbox may be lost to an attack and replaced, but rarely: its episode is left out of the mean.
-    assert len(lost) <= episodes / 200, lost
+    # A full machine may let a fork bomb outlast the two seconds that an answer has; one is no pattern.
+    assert len(lost) <= max(1, episodes / 200), lost
+    assert "well-behaved" not in dict(lost), lost
     return samples
 
 
