@@ -35,7 +35,8 @@ families:
 test: $(VENV)/ready docker media families   ## set up, lint, type-check, test (both sandboxes)
 	$(BIN)/reagent sandbox build || [ "$$REAGENT_REQUIRE_DOCKER" != 1 ]
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n $(JOBS) -m "not attacks and not soak and not vllm"
+	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -n $(JOBS) -m "not alone and not attacks and not soak and not vllm"
 
 lint: $(VENV)/ready
 	scripts/link-typing

@@ -22,6 +22,7 @@ class AgentGymFormat(ToolFormat):
     """
 
     name = "agentgym"
+    says_all = True  # no completion is final, and none gives up
 
     def __init__(self, *, whole: bool = False) -> None:
         self.whole = whole

@@ -136,13 +136,9 @@ def run_judge_sft(
         examples = examples_for(records, config)
     say(f"{len(examples)} examples")
     model, tokenizer = _model(config, run, examples)
-    from reagent_env.trainers.judge.training import JudgeUpdate, judge_sample, train_judge
+    from reagent_env.trainers.judge.training import judge_sample, teller, train_judge
 
     samples = [judge_sample(example, tokenizer) for example in examples]
-
-    def report(update: JudgeUpdate) -> None:
-        if update.update % 20 == 0 or update.update == update.updates:
-            say(f"update {update.update}/{update.updates}: loss {update.loss:.4f} nats a token")
 
     train_judge(
         model,
@@ -155,7 +151,7 @@ def run_judge_sft(
         seed=config.seed,
         run=run,
         checkpoint_every=config.checkpoint_every,
-        on_update=report,
+        on_update=teller(say),
     )
     longest = max(sum(sample.completion_mask) for sample in samples)
     folder = run / "judge"
@@ -296,11 +292,10 @@ def ship(runs: Sequence[Path], target: Path = TINY_FOLDER) -> int:
         FileNotFoundError: a run has no judge yet.
         ValueError: they are too large to ship.
     """
-    found = [_shipped(run) for run in runs]
-    sound = _files(runs[0] / "judge" / SOUND_FOLDER)
-    whole = {SOUND_FILE, "model.safetensors", "tokenizer.json"} <= {one.name for one in sound}
-    sound = sound if whole else []
-    found += [sound] if sound else []
+    found = [_shipped(run / "judge", SETTINGS_FILE) for run in runs]
+    sound = runs[0] / "judge" / SOUND_FOLDER
+    if sound.is_dir():
+        found.append(_shipped(sound, SOUND_FILE))
     size = sum(one.stat().st_size for files in found for one in files)
     if size > SHIPPED_BYTES:
         raise ValueError(
@@ -310,7 +305,7 @@ def ship(runs: Sequence[Path], target: Path = TINY_FOLDER) -> int:
         shutil.rmtree(target)
     names = [f"member_{number}" for number in range(2, len(runs) + 1)]
     folders = [target, *(target / name for name in names)]
-    folders += [target / SOUND_FOLDER] if sound else []
+    folders += [target / SOUND_FOLDER] if sound.is_dir() else []
     for folder, files in zip(folders, found, strict=True):
         folder.mkdir()
         for one in files:
@@ -322,19 +317,14 @@ def ship(runs: Sequence[Path], target: Path = TINY_FOLDER) -> int:
     return sum(one.stat().st_size for one in target.rglob("*") if one.is_file())
 
 
-def _shipped(run: Path) -> list[Path]:
-    """The files of a run's judge that belong in the package."""
-    folder = run / "judge"
-    files = _files(folder)
-    if not {"model.safetensors", "tokenizer.json", SETTINGS_FILE} <= {one.name for one in files}:
+def _shipped(folder: Path, settings: str) -> list[Path]:
+    """The files of a model's folder that belong in the package."""
+    files = [one for one in sorted(folder.glob("*")) if one.name in SHIPPED]
+    if not {"model.safetensors", "tokenizer.json", settings} <= {one.name for one in files}:
         raise FileNotFoundError(
-            f"{folder} holds no whole judge; `reagent train judge-sft --out {run}` leaves one."
+            f"{folder} holds no whole judge; `reagent train judge-sft --out RUN` leaves one."
         )
     return files
-
-
-def _files(folder: Path) -> list[Path]:
-    return [one for one in sorted(folder.glob("*")) if one.name in SHIPPED]
 
 
 if __name__ == "__main__":

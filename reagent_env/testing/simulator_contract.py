@@ -106,17 +106,7 @@ class SimulatorContract(EnvContract):
             "print(contract.digest(sys.argv[1], sys.argv[2], map(int, sys.argv[3:])))"
         )
         arguments = [self.env_id, self.solver, *map(str, self.seeds)]
-        running = [
-            subprocess.Popen(
-                [sys.executable, "-c", program, *arguments],
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            )
-            for hash_seed in ("1", "2")
-        ]
-        printed = [process.communicate(timeout=150)[0] for process in running]
-        assert [process.returncode for process in running] == [0, 0]
+        printed = printed_under_hash_seeds(program, *arguments)
         assert printed[0] == printed[1]
         assert len(printed[0].strip()) == 64
 
@@ -167,6 +157,22 @@ def play(
         results = [one["content"] for one in step[4]["tool_results"]]
         over = step[2] or step[3]
         yield step
+
+
+def printed_under_hash_seeds(program: str, *arguments: str) -> list[str]:
+    """What a Python program prints in two processes that hash texts differently; it has to succeed."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        )
+        for hash_seed in ("1", "2")
+    ]
+    printed = [process.communicate(timeout=150)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    return printed
 
 
 def digest(env_id: str, solver: str, seeds: Any) -> str:

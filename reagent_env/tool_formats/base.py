@@ -30,6 +30,8 @@ class ToolFormat(ABC):
     """What ``tool_format=`` calls it."""
     answer_style: str = "boxed"
     """How a final turn marks its answer (see :mod:`reagent_env.answers`)."""
+    says_all: bool = False
+    """Whether nothing is to be added to its system prompt, whatever the environment."""
 
     @abstractmethod
     def system_prompt(self, tools: Sequence[Tool]) -> str:
@@ -45,19 +47,15 @@ class ToolFormat(ABC):
             one_call: One call a turn is run, and no more.
             simulated: There is a world whose state decides, and no answer to give.
         """
-        rules = [
-            *(["One call a turn is run here; further ones are refused."] if one_call else []),
-            *(
-                [
-                    "The task ends by itself when its goal is reached. There is no answer to give: "
-                    "a turn without a call gives up."
-                ]
-                if simulated
-                else []
-            ),
-        ]
-        told = " ".join(rules)
-        return "\n\n".join(part for part in (self.system_prompt(tools), told) if part)
+        rules = []
+        if one_call and not self.says_all:
+            rules.append("One call a turn is run here; further ones are refused.")
+        if simulated and not self.says_all:
+            rules.append(
+                "The task ends by itself when its goal is reached. There is no answer to give: a turn "
+                "without a call gives up."
+            )
+        return "\n\n".join(part for part in (self.system_prompt(tools), " ".join(rules)) if part)
 
     @abstractmethod
     def parse(self, completion: str) -> ParsedTurn:

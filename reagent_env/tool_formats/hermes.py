@@ -80,6 +80,7 @@ class CompactFormat(HermesFormat):
     """Hermes calls under a prompt of one line a tool, for models with small contexts."""
 
     name = "compact"
+    says_all = True  # who has so little room finds out by trying
 
     def system_prompt(self, tools: Sequence[Tool]) -> str:
         """One signature a line and one worked call."""
@@ -91,12 +92,6 @@ class CompactFormat(HermesFormat):
             f'Call: {_OPEN}{{"name": "{tools[0].name}", "arguments": {{...}}}}{_CLOSE}\n'
             "End: \\boxed{answer}"
         )
-
-    def instructions(
-        self, tools: Sequence[Tool], *, one_call: bool = False, simulated: bool = False
-    ) -> str:
-        """The system prompt alone: who has so little room finds out by trying."""
-        return self.system_prompt(tools)
 
     def render_calls(self, calls: Sequence[ToolCall], thought: str = "") -> str:
         """One call a line, no spare white space."""

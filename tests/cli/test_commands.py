@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import gymnasium as gym
 import pytest
 from typer.testing import CliRunner
 
-from reagent_env.cli import app
+from reagent_env.cli import app, main
+from reagent_env.cli.envs import missing
 from reagent_env.cli.play import play_episode
+from reagent_env.needs import NeedMissing
 from reagent_env.testing import addition_env
 
 runner = CliRunner()
@@ -137,3 +140,34 @@ def test_eval_refuses_an_agent_it_does_not_know() -> None:
         app, ["eval", "reagent/PythonMath-v0", "--agent", "http://127.0.0.1:1/v1"]
     )
     assert "names no model" in shown.output
+
+
+def test_eval_gives_the_environment_its_arguments(tmp_path: Path) -> None:
+    words = ["eval", "reagent/PythonMath-v0", "--agent", "random", "--episodes", "2"]
+    words += ["--sandbox", "process", "--out", str(tmp_path / "one")]
+    shown = runner.invoke(app, [*words, "--env-arg", "max_turns=1", "--env-arg", "split=train"])
+    assert shown.exit_code == 0, shown.output
+    config = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert config["env_args"] == {"max_turns": 1, "split": "train"}
+    kept = (tmp_path / "one" / "trajectories.jsonl").read_text().splitlines()
+    assert {len(json.loads(line)["attempts"][0]["turns"]) for line in kept} == {1}
+    assert "takes key=value" in runner.invoke(app, [*words, "--env-arg", "max_turns"]).output
+    suite = ["eval", "--suite", "reagent-12", "--env-arg", "max_turns=1"]
+    assert "nor --env-arg" in runner.invoke(app, suite).output
+
+
+def test_what_an_environment_lacks_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def lacking() -> None:
+        raise NeedMissing("reagent/SciWorld-v0 needs the program java: apt-get install it")
+
+    monkeypatch.setattr("reagent_env.cli.app", lacking)
+    with pytest.raises(SystemExit, match="needs the program java"):
+        main()
+
+
+def test_a_benchmark_that_searches_says_that_it_needs_documents() -> None:
+    told = missing("reagent/Bamboogle-v0")
+    assert any("documents to search in: corpus=" in line for line in told)
+    assert not any("documents to search" in line for line in missing("reagent/HotpotQA-v0"))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from reagent_env.registration import ENVIRONMENTS
 from reagent_env.task_sets.published_table import BENCHMARKS
 from reagent_env.testing import ChatReply, EnvContract, ScriptedChatServer
 from reagent_env.testing.published_miniatures import write_miniatures
+from reagent_env.testing.simulator_contract import printed_under_hash_seeds
 
 ELSEWHERE = {
     "reagent/BabyAI-v0",
@@ -94,15 +92,6 @@ def test_every_process_and_hash_seed_draws_the_same_tasks() -> None:
         f"reagent/{name}-v0"
         for name in ["FileQA", "MiniMix", "PythonMath", "SQL", "SearchQA", "ToolMix"]
     ]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", DRAWN, *ids],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-        )
-        for hash_seed in ("1", "2")
-    ]
-    printed = [process.communicate(timeout=150)[0] for process in running]
+    printed = printed_under_hash_seeds(DRAWN, *ids)
     assert printed[0] == printed[1]
     assert [line.split()[0] for line in printed[0].splitlines()] == ids

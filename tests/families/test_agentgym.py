@@ -271,6 +271,14 @@ def test_an_unknown_family_and_a_wrong_url_are_refused() -> None:
         AgentGymServer("file:///etc/passwd", "textcraft")
 
 
+def test_agentgyms_own_way_of_acting_is_told_as_it_is(serve: Any) -> None:
+    """Nothing of giving up: a completion without an action uses up its turn."""
+    env = make_agentgym_env(serve("textcraft").url, "textcraft", range(3))
+    inner = env.unwrapped
+    assert inner.system_prompt == inner.tool_format.system_prompt(list(inner.tools.values()))
+    env.close()
+
+
 class TestContract(EnvContract):
     @pytest.fixture(autouse=True)
     def _server(self, serve: Any) -> None:

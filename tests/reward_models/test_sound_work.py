@@ -39,17 +39,9 @@ from reagent_env.trajectory import Trajectory
 torch = pytest.importorskip("torch")
 
 from reagent_env.reward_models.marks import marked_messages  # noqa: E402
-from reagent_env.trainers.judge import model as judge_model  # noqa: E402
 from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer  # noqa: E402
 from reagent_env.trainers.judge_rl import flawed_pairs  # noqa: E402
 
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-}
 SAID = Judgement("1 sound", "Go on.", 0.9, (0.8, None, 0.9))
 
 
@@ -60,9 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("judge") / "sound"
     texts = [marked_messages(example_trajectory(turns)) or [] for turns in (2, 3, 4)]
     tokenizer = make_judge_tokenizer(one[-1]["content"] for one in texts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge_model, "SHAPE", SMALL)
-        model = make_judge_model(tokenizer)
+    model = make_judge_model(tokenizer)
     model.save_pretrained(made)
     tokenizer.save_pretrained(made)
     describe(made, [4.0, 5.0, 6.0])

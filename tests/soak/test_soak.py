@@ -201,9 +201,7 @@ def soak(kind: str, episodes: int, every: int) -> list[Sample]:
             env.close()
         pool.close()
     # A sandbox may be lost to an attack and replaced, but rarely: its episode is left out of the mean.
-    # A full machine may let a fork bomb outlast the two seconds that an answer has; one is no pattern.
-    assert len(lost) <= max(1, episodes / 200), lost
-    assert "well-behaved" not in dict(lost), lost
+    assert len(lost) <= episodes / 200, lost
     return samples
 
 
@@ -221,6 +219,7 @@ def assert_flat(samples: list[Sample], growth: float) -> None:
     assert last.resident_kib <= first.resident_kib * (1 + growth)
 
 
+@pytest.mark.alone
 def test_sixty_episodes_leave_nothing_behind(sandbox_kind: str) -> None:
     assert_flat(soak(sandbox_kind, 60, 20), growth=0.10)
 

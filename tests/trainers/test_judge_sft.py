@@ -12,6 +12,7 @@ import pytest
 from reagent_env import reward_models
 from reagent_env.agents.judge_data.records import CLEAN, PlantedRecord, write_records
 from reagent_env.reward_models import make_reward_model
+from reagent_env.reward_models.local import LocalJudge
 from reagent_env.reward_models.marks import marked_messages
 from reagent_env.reward_models.parse import parse_judgement
 from reagent_env.reward_models.sound_work import (
@@ -29,6 +30,7 @@ from reagent_env.trajectory import Turn
 torch = pytest.importorskip("torch")
 
 from reagent_env.trainers import judge_sft  # noqa: E402
+from reagent_env.trainers.judge import leave_one_out as left_out  # noqa: E402
 from reagent_env.trainers.judge import model as judge_model  # noqa: E402
 from reagent_env.trainers.judge import sound as sound_training  # noqa: E402
 from reagent_env.trainers.judge.examples import (  # noqa: E402
@@ -41,6 +43,7 @@ from reagent_env.trainers.judge.examples import (  # noqa: E402
     unfinished_of,
     without_thoughts,
 )
+from reagent_env.trainers.judge.leave_one_out import leave_kinds_out  # noqa: E402
 from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer  # noqa: E402
 from reagent_env.trainers.judge.sound import quantiles, train_sound_work  # noqa: E402
 from reagent_env.trainers.judge.training import judge_sample, train_judge  # noqa: E402
@@ -409,6 +412,35 @@ def test_a_run_leaves_both_models_and_both_are_shipped(
     assert [one.folder.name for one in judge.inner.members] == ["tiny_rrm", "member_2"]
     assert judge.sound.folder == target / "sound"
     assert isinstance(make_reward_model("tiny-rrm-single"), SoundWorkJudge)
-    (folder / "sound" / "model.safetensors").unlink()  # half of one is none
-    ship([tmp_path / "run"], target)
-    assert not (target / "sound").exists()
+    (folder / "sound" / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="sound holds no whole judge"):
+        ship([tmp_path / "run"], target)
+    assert (target / "sound").is_dir()  # what was there is still there
+
+
+def test_kinds_left_out_are_judged_with_and_without_the_model_of_sound_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sound_training, "FEWEST_HELD_OUT", 3)
+    records = of_other_tasks(60)
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    write_records(train, records)
+    write_records(test, of_other_tasks(63)[-6:])
+    out = tmp_path / "out"
+    asked: list[type] = []
+
+    def half(judge: Any, records: Any, kind: str) -> float:
+        asked.append(type(judge))
+        return 0.5 if isinstance(judge, SoundWorkJudge) else 0.25
+
+    monkeypatch.setattr(left_out, "pairwise_of", half)
+    settings: dict[str, Any] = {"epochs": 1, "threads": 1, "say": lambda line: None}
+    assert leave_kinds_out(train, test, out, **settings) == {"repeated_call": 0.5}
+    made = (out / "repeated_call" / "judge" / "model.safetensors").stat().st_mtime_ns
+    assert leave_kinds_out(train, test, out, sound=False, **settings) == {"repeated_call": 0.25}
+    assert (out / "repeated_call" / "judge" / "model.safetensors").stat().st_mtime_ns == made
+    kept = [
+        json.loads((out / name).read_text()) for name in ("pairwise.json", "pairwise-no-sound.json")
+    ]
+    assert kept == [{"repeated_call": 0.5}, {"repeated_call": 0.25}]
+    assert asked == [SoundWorkJudge, LocalJudge]

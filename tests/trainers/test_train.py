@@ -153,6 +153,14 @@ def test_a_schedule_limits_every_attempt_of_every_recipe(
         assert turns == [[limit] * attempts] * 4
 
 
+def test_a_run_too_short_for_its_schedule_says_so(
+    run_recipe: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"max_tokens": 4, "held_out_episodes": 0, "eval_every": 0, "updates": 1}
+    run_recipe("outcome", env="toy_tasks:toy/Endless-v0", schedule="1>3@5", **settings)
+    assert "last limit, 3, is never" in " ".join(capsys.readouterr().err.split())
+
+
 def test_held_out_episodes_have_a_turn_limit_of_their_own(run_recipe: Any) -> None:
     settings = {"schedule": "fixed:1", "eval_turns": 3, "updates": 1, "max_tokens": 4}
     _, run = run_recipe(

@@ -75,6 +75,7 @@ def leave_kinds_out(
     elif not (out / "sound" / SOUND_FILE).is_file():
         usual = train_sound_work(learned, out / "sound", run=out / ".sound", say=lambda line: None)
     del learned
+    rare = None if usual is None else SoundWork(usual)
     kept = "pairwise.json" if sound else "pairwise-no-sound.json"
     found: dict[str, float] = {}
     for group in groups:
@@ -92,8 +93,8 @@ def leave_kinds_out(
             left = random.Random("left out").sample(left, min(examples or len(left), len(left)))
             run_judge_sft(config, say=lambda line: None, examples=left)
         judge = make_reward_model(str(folder / "judge"))
-        if usual is not None:
-            judge = SoundWorkJudge(judge, SoundWork(usual))
+        if rare is not None:
+            judge = SoundWorkJudge(judge, rare)
         for kind in group:
             found[kind] = pairwise_of(judge, records, kind)
             say(f"{kind}: {found[kind]:.3f}")

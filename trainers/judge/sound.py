@@ -25,7 +25,7 @@ from reagent_env.task_sets.phrasing import stable_random
 from reagent_env.trainers.atomic_files import write_text
 from reagent_env.trainers.judge.examples import judge_examples
 from reagent_env.trainers.judge.model import make_judge_model, make_judge_tokenizer
-from reagent_env.trainers.judge.training import JudgeUpdate, train_judge
+from reagent_env.trainers.judge.training import teller, train_judge
 from reagent_env.trainers.sample import Sample
 
 HELD_OUT = 0.1
@@ -78,10 +78,6 @@ def train_sound_work(
     samples = [view_sample(messages, tokenizer) for messages in learned]
     say(f"Sound work: {len(samples)} views to learn from, {len(others[ANY_TOOLS])} of other tasks")
 
-    def report(update: JudgeUpdate) -> None:
-        if update.update % 20 == 0 or update.update == update.updates:
-            say(f"sound work {update.update}/{update.updates}: {update.loss:.4f} nats a token")
-
     train_judge(
         model,
         tokenizer,
@@ -91,7 +87,7 @@ def train_sound_work(
         lr=lr,
         seed=seed,
         run=run,
-        on_update=report,
+        on_update=teller(say, "sound work: "),
     )
     usual = {
         tools: quantiles([_surprisal(model, tokenizer, messages) for messages in views])

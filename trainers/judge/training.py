@@ -52,6 +52,18 @@ def judge_sample(example: JudgeExample, tokenizer: Any) -> Sample:
     return sample
 
 
+def teller(say: Callable[[str], None], what: str = "") -> Callable[[JudgeUpdate], None]:
+    """Says every twentieth update and the last; ``what`` stands before them."""
+
+    def tell(update: JudgeUpdate) -> None:
+        if update.update % 20 == 0 or update.update == update.updates:
+            say(
+                f"{what}update {update.update}/{update.updates}: loss {update.loss:.4f} nats a token"
+            )
+
+    return tell
+
+
 def train_judge(
     model: Any,
     tokenizer: Any,
