@@ -39,7 +39,6 @@ class Arm:
 
 
 _OF_TWO = ("pooled", "per_stage")
-_EXCHANGED = {"feedback": "shuffled", "deterministic": False, "spare_groups": 0, "max_staleness": 0}
 
 _ALL = (
     Arm("outcome", "outcome", "the outcome alone, on twice as many first attempts"),
@@ -67,7 +66,7 @@ _ALL = (
         "u-shuffled-critique",
         "reagent-u",
         "as reagent-u with the critique of another task",
-        _EXCHANGED,
+        {"feedback": "shuffled"},
     ),
     Arm(
         "u-independent",
