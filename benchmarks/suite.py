@@ -187,13 +187,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def write(out: Path, outcomes: Sequence[Outcome]) -> None:
-    """Table and picture, after each benchmark: whoever stops the suite has what there is."""
+    """Table and pictures, after each benchmark: whoever stops the suite has what there is."""
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "table.json", outcomes)
     (out / "table.md").write_text(render_table(outcomes), encoding="utf-8")
     from bars import draw_bars
+    from trl_bars import draw_parts
 
     draw_bars(outcomes, out / "bars.png")
+    for one in outcomes:
+        if one.name == "trl_iteration" and one.report is not None:
+            draw_parts(one.report, out / "trl_iteration.png")
 
 
 def _run(command: list[str], out: int, environment: dict[str, str], limit: float) -> int | None:

@@ -2,8 +2,8 @@
 
     python benchmarks/trl_bars.py benchmarks/trl_iteration.json docs/evidence/benchmarks/trl_iteration.png
 
-Medians, as shares of TRL's iteration, since the two policies differ by a hundred times. Tools whose
-time overlaps with generation are part of it. Not here: measuring.
+``make bench`` draws it, too. Medians, as shares of TRL's iteration, since the two policies differ by
+a hundred times. Tools whose time overlaps with generation are part of it. Not here: measuring.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import json
 import sys
 from pathlib import Path
 
-from rows import report_from
+from rows import Report, report_from
 
 COLOURS = {"generation": "#4393c3", "tools": "#f4a582", "update": "#2166ac"}
 SIDES = {"ours": "reagent_env", "trl": "TRL"}
 
 
-def draw_parts(found: Path, out: Path) -> None:
+def draw_parts(report: Report, out: Path) -> None:
     """Write the picture of a report: a stacked bar for each policy and side."""
     from matplotlib.figure import Figure
 
-    report = report_from(json.loads(found.read_text(encoding="utf-8")))
     lines = [(policy, side) for policy in report.details for side in SIDES]
     figure = Figure(figsize=(8, 1.6 + 0.5 * len(lines)), layout="constrained")
     axes = figure.subplots()
@@ -56,4 +55,5 @@ def draw_parts(found: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw_parts(Path(sys.argv[1]), Path(sys.argv[2]))
+    read = report_from(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    draw_parts(read, Path(sys.argv[2]))

@@ -15,6 +15,7 @@ busy machine the times say little; run it on an idle one.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import resource
@@ -366,6 +367,18 @@ def rows_of(policy: str, table: dict[str, dict[str, float]], seen: Seen) -> list
             unit="MiB",
         ),
     ]
+    rows.append(
+        Row(
+            name=f"GRPO tools, {policy}",
+            compares="seconds an iteration, in threads beside generation",
+            measured=table["ours"]["tools"],
+            of="s",
+            ours=table["ours"]["tools"],
+            other=table["trl"]["tools"],
+            unit="s",
+            note="ours: whole steps of the environment, parsed and recorded; TRL's: the tool alone",
+        )
+    )
     for part in ("generation", "update"):
         mine, theirs = (table[side][part] for side in ("ours", "trl"))
         rows.append(
@@ -415,7 +428,11 @@ def main() -> None:
         table, seen = compare(policy, given.iterations, given.rounds)
         show(policy, table)
         rows += rows_of(policy, table, seen)
-        details[policy] = {"medians": table, "iterations": seen}
+        details[policy] = {
+            "medians": table,
+            "iterations": seen,
+            "trl": importlib.metadata.version("trl"),
+        }
     deliver(given.json, "trl_iteration", rows, watch.machine(), details)
 
 

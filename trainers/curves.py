@@ -63,7 +63,15 @@ PANELS = (
         low=0,
         high=1,
     ),
-    Panel("Gain of second attempts (R² − R¹)", (Curve(names.GAIN, "mean", _ORANGE),), zero=True),
+    Panel(
+        "Second attempts against first ones",
+        (
+            Curve(names.GAIN, "mean gain (R² − R¹)", _ORANGE),
+            Curve(names.MENDED, "wrong → right", _GREEN),
+            Curve(names.SPOILED, "right → wrong", _GREY),
+        ),
+        zero=True,
+    ),
     Panel("Entropy of the policy (nats a token)", (Curve(names.ENTROPY, "entropy", _BLUE),), low=0),
     Panel(
         "KL (nats a token)",

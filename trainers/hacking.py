@@ -153,15 +153,15 @@ def _groups(scored: Sequence[ScoredAttempt]) -> list[list[ScoredAttempt]]:
 
 def _within(scored: Sequence[ScoredAttempt]) -> Estimate:
     """Share of pairs of one task, one right and one wrong, in which the right one scores higher."""
-    shares = []
+    shares, tasks = [], []
     for group in _groups(scored):
         right = [one.score for one in group if one.outcome >= RIGHT and one.score is not None]
         wrong = [one.score for one in group if one.outcome < RIGHT and one.score is not None]
         if right and wrong:
             shares.append(float(np.mean([preference(r, w) for r in right for w in wrong])))
+            tasks.append(group[0].task)  # of its first attempts, second ones, and other updates
     values = np.array(shares)
-    names = [str(place) for place in range(len(shares))]
-    return by_task(lambda chosen: float(values[chosen].mean()), names)
+    return by_task(lambda chosen: float(values[chosen].mean()), tasks)
 
 
 def _chosen(scored: Sequence[ScoredAttempt]) -> float:

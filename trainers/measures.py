@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from reagent_env.agents.refine import RIGHT
 from reagent_env.reward_models.base import kind_of
 from reagent_env.trainers import metric_names as names
 from reagent_env.trainers.sample import Group, Rollout
@@ -50,6 +51,9 @@ def batch_measures(groups: Sequence[Group], *, weight: float, judged: bool) -> d
     if pairs:
         measured[names.SECOND] = float(np.mean([second for _, second in pairs]))
         measured[names.GAIN] = float(np.mean([second - first for first, second in pairs]))
+        right = [(first >= RIGHT, second >= RIGHT) for first, second in pairs]
+        measured[names.MENDED] = float(np.mean([now and not was for was, now in right]))
+        measured[names.SPOILED] = float(np.mean([was and not now for was, now in right]))
     measured[names.TURNS] = float(np.mean([len(rollout.trajectory.turns) for rollout in kept]))
     measured[names.TURNS_MADE] = float(sum(len(rollout.trajectory.turns) for rollout in rollouts))
     if judged:

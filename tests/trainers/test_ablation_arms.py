@@ -131,6 +131,9 @@ def test_an_ablation_makes_the_comparisons_whose_arms_it_has() -> None:
     headline = comparisons_of(chosen_arms(["headline"]))
     assert [one.family for one in headline].count("headline") == 7
     assert [one.family for one in headline].count("controls") == 7
+    controls = comparisons_of(chosen_arms(["controls"]))  # with what they are controls of
+    assert {one.family for one in controls} == {"controls", "headline"}
+    assert [one.name for one in controls if one.family == "headline"] == ["reagent-u − reagent-r"]
     [lonely] = comparisons_of(chosen_arms(["outcome", "u-noise-score"]))
     assert (lonely.name, lonely.family) == ("u-noise-score − outcome", "unstated")
 

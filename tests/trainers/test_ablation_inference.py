@@ -49,6 +49,14 @@ def test_what_could_be_seen_is_the_power_of_the_t_test() -> None:
         assert power(detectable(n, 1.0), n) == pytest.approx(0.8, abs=1e-3)
 
 
+def test_power_is_at_the_level_of_holms_first_step() -> None:
+    alone, of_seven = paired(DIFFERENCES), paired(DIFFERENCES, tests=7)
+    assert (of_seven.p, of_seven.low) == (alone.p, alone.low)
+    assert detectable(10, 1.0, tests=7) == pytest.approx(1.41, abs=0.01)  # 1.00 for one alone
+    assert of_seven.detectable > 1.3 * alone.detectable
+    assert of_seven.seeds_for_margin > alone.seeds_for_margin
+
+
 def test_holms_correction() -> None:
     found = [one.p_holm for one in holm(with_p(0.01, 0.04, 0.03, 0.005))]
     assert found == pytest.approx([0.03, 0.06, 0.06, 0.02])

@@ -197,6 +197,7 @@ def test_the_dry_run_prints_arms_comparisons_budgets_and_time(tmp_path: Path) ->
         ("--set group_sise=3", "Did you mean 'group_size'?"),
         ("--sweep lambda=-1,1", "weight must be at least 0"),
         ("--table --out nowhere", "There is no nowhere"),
+        ("--table --rewards outcome,retry", "leave out --rewards"),
     ],
 )
 def test_a_mistake_is_answered_with_what_would_be_right(words: str, said: str) -> None:

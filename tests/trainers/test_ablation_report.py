@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,14 @@ pytest.importorskip("matplotlib")
 from reagent_env.trainers import metric_names as names
 from reagent_env.trainers.ablation.arms import chosen_arms
 from reagent_env.trainers.ablation.comparisons import comparisons_of
-from reagent_env.trainers.ablation.plan import COMMON, ColdStart, Plan, PlannedRun
+from reagent_env.trainers.ablation.plan import (
+    COMMON,
+    ColdStart,
+    Plan,
+    PlannedRun,
+    keep_plan,
+    kept_plan,
+)
 from reagent_env.trainers.ablation.report import compare, table_text, write_tables
 from reagent_env.trainers.ablation.results import by_seed, read_records
 
@@ -192,3 +200,73 @@ def test_two_arms_of_two_seeds_really_trained(tmp_path: Path, policy_folder: Pat
     [found] = table["comparisons"]
     assert found["seeds"] == 2
     assert "a first look: 2 seeds, 1 cold start" in found["words"]
+
+
+def test_what_is_missing_and_what_failed_is_named(tmp_path: Path) -> None:
+    plan = make(tmp_path, seeds=2)
+    fill(replace(plan, seeds=1), lambda run: 0.7 + jitter(run))
+    [failed, *_] = [run for run in plan.runs() if run.seed == 1]
+    failed.path.parent.mkdir(parents=True, exist_ok=True)
+    said = failed.path.with_name("seed-001.failed.json")
+    said.write_text(json.dumps({"failure": "exit 1; the judge is gone", "seconds": 3.0}))
+    text = write_tables(plan, "reagent ablate").read_text()
+    assert (
+        "4 runs are missing: outcome from a (1); reagent-u from a (1); outcome from b (1)" in text
+    )
+    assert (
+        "1 of those were tried and failed, which may depend on the arm: outcome from a, seed 1"
+        in text
+    )
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["failed"] == {"outcome from a, seed 1": "exit 1; the judge is gone"}
+    assert len(table["missing"]) == 4
+
+
+def test_a_finished_run_of_other_settings_is_not_counted(tmp_path: Path) -> None:
+    plan = make(tmp_path, seeds=1)
+    fill(plan, lambda run: 0.7)
+    run = next(plan.runs())
+    (run.path / "config.json").write_text(json.dumps(run.config.to_json()))
+    assert len(read_records(plan).runs) == 4
+    other = {**run.config.to_json(), "std_floor": 0.7}
+    (run.path / "config.json").write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="other settings than planned: std_floor"):
+        read_records(plan)
+
+
+def test_a_folder_remembers_all_that_was_asked_of_it(tmp_path: Path) -> None:
+    core = make(tmp_path, seeds=2)
+    keep_plan(core)
+    keep_plan(make(tmp_path, ("retry",), seeds=3))
+    keep_plan(make(tmp_path, ("retry",), seeds=1))
+    kept = kept_plan(tmp_path)
+    assert [arm.name for arm in kept.arms] == ["outcome", "reagent-u", "retry"]
+    assert (kept.seeds, kept.asked, kept.budget) == (3, (2, 3), 1000)
+    assert [run.config for run in core.runs()] == [
+        run.config for run in kept.runs() if run.arm != "retry" and run.seed < 2
+    ]
+    fill(core, lambda run: 0.7 + jitter(run))
+    text = write_tables(kept, "reagent ablate --table").read_text()
+    assert "Seeds asked for: 2, then 3. More were added after some were seen." in text
+    assert text.count("| headline |") == 2  # with `retry`: the family is of all that was planned
+
+
+def test_second_attempts_and_talk_before_stand_in_the_table(tmp_path: Path) -> None:
+    plan = make(tmp_path, seeds=2)
+    fill(plan, lambda run: 0.7)
+    for run in plan.runs():
+        if run.arm != "reagent-u":
+            continue
+        log = run.path / "metrics.jsonl"
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        for line, value in zip(lines, (0.2, 0.1, 0.0, 0.4), strict=True):
+            line[names.SECOND] = value
+        log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        speaks = {"before": {"speaks": {"mean": 0.0}}, "after": {"speaks": {"mean": 0.25}}}
+        (run.path / "leakage.json").write_text(json.dumps(speaks))
+    text = write_tables(plan, "reagent ablate").read_text()
+    [row] = [line for line in text.splitlines() if line.startswith("| `reagent-u`")]
+    assert "| 0.20 → 0.40 |" in row
+    assert row.endswith("| 0.0% → 25.0% |")
+    [other] = [line for line in text.splitlines() if line.startswith("| `outcome`")]
+    assert other.endswith("| – | 0.0% | – |")

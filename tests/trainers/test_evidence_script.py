@@ -23,21 +23,21 @@ def asked(folder: Path, *parts: str, **environment: str) -> list[str]:
     return log.read_text().splitlines()
 
 
-def test_both_tasks_first_then_controls_then_sweeps(tmp_path: Path) -> None:
+def test_sweeps_first_since_they_choose_then_both_tasks_then_controls(tmp_path: Path) -> None:
     lines = asked(tmp_path, COLD_STARTS="tiny,runs/other", SANDBOX="process")
     start = "ablate --cold-start tiny,runs/other --sandbox process --evidence docs/evidence/"
     assert all(line.startswith(start) for line in lines)
     assert [line.removeprefix(start) for line in lines] == [
-        "default --rewards core --seeds 10",
-        "sparse --rewards core --task sparse --seeds 10",
-        "default --rewards headline --seeds 10",
-        "sparse --rewards headline --task sparse --seeds 10",
         "sweep-lambda --sweep lambda --seeds 3",
         "sweep-credit --sweep credit --seeds 3",
         "sweep-pooling --sweep pooling --seeds 3",
         "sweep-apart --sweep apart --seeds 3",
         "sweep-std-floor --sweep std-floor --seeds 3",
         "sweep-judge --sweep judge --seeds 3",
+        "default --rewards core --seeds 10",
+        "sparse --rewards core --task sparse --seeds 10",
+        "default --rewards headline --seeds 10",
+        "sparse --rewards headline --task sparse --seeds 10",
     ]
 
 
@@ -56,4 +56,4 @@ def test_an_unknown_part_is_refused() -> None:
         timeout=60,
     )
     assert ended.returncode == 2
-    assert "core, controls or sweeps" in ended.stderr
+    assert "sweeps, core or controls" in ended.stderr

@@ -223,3 +223,17 @@ def test_the_command_prints_and_keeps_the_measure(tmp_path: Path) -> None:
 def test_a_run_without_held_out_episodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no held-out episodes of after training"):
         leakage_of(tmp_path)
+
+
+def test_the_interval_within_a_task_resamples_tasks(tmp_path: Path) -> None:
+    # Three tasks in eight updates each, first and second attempts: 48 groups, but three tasks.
+    scores = {0: (0.9, 0.1), 1: (0.1, 0.9), 2: (0.9, 0.1)}
+    for update in range(8):
+        episodes = []
+        for task, (right, wrong) in scores.items():
+            good, bad = attempt(score=right), attempt(outcome=0.0, score=wrong)
+            episodes += [episode(task, good, good), episode(task, bad, bad)]
+        write(tmp_path, f"{update:06d}", episodes)
+    [found] = stretches(read_attempts(tmp_path), 1)
+    assert found.within.value == pytest.approx(2 / 3)
+    assert (found.within.low, found.within.high) == (0.0, 1.0)

@@ -46,6 +46,19 @@ def plan(tmp_path: Path) -> Plan:
     return plan_of(FAMILIES["mini-mix"], tmp_path, seeds=3)
 
 
+COMMITTED = Path(__file__).parents[2] / "docs" / "families" / "scaling-inter" / "results.json"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_runs_are_still_those_of_the_committed_results(name: str, plan: Plan) -> None:
+    found = plan_of(FAMILIES[name], plan.root.parent, seeds=3).to_json()
+    there = json.loads(COMMITTED.read_text())["families"][name]["plan"]
+    assert found["common"] == there["common"]
+    assert {arm: said["settings"] for arm, said in found["arms"].items()} == {
+        arm: said["settings"] for arm, said in there["arms"].items()
+    }
+
+
 def finish(run: PlannedRun, success: float) -> None:
     """A run's folder as training leaves it, with three updates and two held-out episodes."""
     (run.path / "trajectories").mkdir(parents=True)

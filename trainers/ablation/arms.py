@@ -130,7 +130,11 @@ CONTROLS = (
 """What is left of the gain when the score, or the critique, knows nothing."""
 
 SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"core": CORE, "controls": CONTROLS, "headline": (*CORE, *CONTROLS)}
+    {
+        "core": CORE,
+        "controls": ("reagent-u", "reagent-r", *CONTROLS),  # beside what they are controls of
+        "headline": (*CORE, *CONTROLS),
+    }
 )
 """Names that stand for several arms."""
 

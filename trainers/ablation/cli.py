@@ -73,6 +73,14 @@ def ablate(
 
       reagent ablate --sweep lambda=0,0.1,0.3,1 --base reagent-r
     """
+    contradicting = {
+        "--rewards": rewards,
+        "--seeds": seeds,
+        "--policy-tokens": policy_tokens,
+        "--judge": judge,
+        "--set": set_,
+        "--env-arg": env_arg,
+    }
     try:
         plan = make_plan(
             rewards=rewards,
@@ -92,17 +100,25 @@ def ablate(
         if dry_run:
             typer.echo("\n".join(_dry_run(plan, jobs)))
             return
-        if not table:
-            from reagent_env.trainers.ablation.plan import keep_plan
+        from reagent_env.trainers.ablation.plan import keep_plan, kept_plan
 
+        if not table:
             keep_plan(plan)
-        elif not plan.root.is_dir():
-            raise ValueError(f"There is no {plan.root} to make a table of.")
+        elif given := [name for name, value in contradicting.items() if value is not None]:
+            raise ValueError(
+                f"--table tells of everything in {plan.root}, as it was planned there: "
+                f"leave out {', '.join(given)}."
+            )
+        everything = kept_plan(plan.root)
     except (ValueError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
     command = shlex.join(["reagent", *sys.argv[1:]])
     failed = [] if table else _make(plan, jobs, limit_minutes)
-    _write(plan, command, evidence)
+    try:
+        _write(everything, command, evidence)
+    except ValueError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
     if failed:
         raise typer.Exit(1)
 
@@ -182,7 +198,7 @@ def make_plan(
 
 def _make(plan: Plan, jobs: int, limit_minutes: float) -> list[Ended]:
     """Make what is missing, with a line a run."""
-    from reagent_env.trainers.ablation.processes import is_finished, make_all
+    from reagent_env.trainers.ablation.processes import GIVE_UP_AFTER, is_finished, make_all
     from reagent_env.trainers.progress import duration
 
     runs = [*plan.measurements(), *plan.runs()]
@@ -201,7 +217,14 @@ def _make(plan: Plan, jobs: int, limit_minutes: float) -> list[Ended]:
         )
 
     try:
-        return make_all(waiting, at_once=jobs, limit_seconds=60 * limit_minutes, on_end=on_end)
+        failed = make_all(waiting, at_once=jobs, limit_seconds=60 * limit_minutes, on_end=on_end)
+        if len(took) < len(waiting):
+            typer.echo(
+                f"Gave up after {GIVE_UP_AFTER} failures in a row; {len(waiting) - len(took)} runs were "
+                "not begun. The same command goes on from here.",
+                err=True,
+            )
+        return failed
     except KeyboardInterrupt:
         typer.echo("Stopped. The same command goes on from here.", err=True)
         raise typer.Exit(130) from None
@@ -272,7 +295,7 @@ def _dry_run(plan: Plan, jobs: int) -> Iterator[str]:
     left = (len(runs) - len(done)) * each / jobs
     yield (
         f"\n{len(runs)} runs (seeds 0 – {plan.seeds - 1}, {len(plan.starts)} cold starts, a "
-        f"measurement of each before), {len(done)} there; the rest at {duration(each)} each"
+        f"measurement of each before), {len(done)} there; the rest at {duration(each)} of training each"
         f"{'' if trained else ' (assumed)'}, {jobs} at a time: {duration(left)}"
     )
 

@@ -37,9 +37,9 @@ class Difference:
     p_equivalent: float
     """Of a difference of :data:`MARGIN` or more (two one-sided tests; Schuirmann 1987)."""
     detectable: float
-    """The smallest true difference that so many seeds find in 80 % of experiments."""
+    """The smallest true difference that so many seeds find in 80 % of experiments, after correction."""
     seeds_for_margin: float
-    """Seeds that would find a difference of :data:`MARGIN` in 80 % of experiments."""
+    """Seeds that would find a difference of :data:`MARGIN` in 80 % of experiments, likewise."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-encodable dict, None for NaN."""
@@ -47,8 +47,14 @@ class Difference:
         return record
 
 
-def paired(differences: Sequence[float], margin: float = MARGIN) -> Difference:
+def paired(differences: Sequence[float], margin: float = MARGIN, *, tests: int = 1) -> Difference:
     """Interval, tests and power from one difference a seed; ``p_holm`` is ``p`` until :func:`holm`.
+
+    Args:
+        differences: One a seed.
+        margin: What is no difference.
+        tests: Comparisons in its family: power is at :data:`ALPHA` / ``tests``, Holm's first step,
+            which the smallest p has to pass before any other counts.
 
     Differences that are all the same have no spread to infer from: p, interval and power are NaN,
     but where there are hundreds of episodes behind each that does not happen by chance.
@@ -78,8 +84,8 @@ def paired(differences: Sequence[float], margin: float = MARGIN) -> Difference:
         p=float(test.pvalue),
         p_holm=float(test.pvalue),
         p_equivalent=float(max(above.pvalue, below.pvalue)),
-        detectable=detectable(n, spread),
-        seeds_for_margin=seeds_for(margin, spread),
+        detectable=detectable(n, spread, tests=tests),
+        seeds_for_margin=seeds_for(margin, spread, tests=tests),
     )
 
 
@@ -100,41 +106,45 @@ def holm(differences: Sequence[Difference]) -> list[Difference]:
     return corrected
 
 
-def power(effect: float, n: int) -> float:
-    """Chance that a two-sided paired t-test of n seeds finds a true difference of so many spreads."""
+def power(effect: float, n: int, *, tests: int = 1) -> float:
+    """Chance that a two-sided paired t-test of n seeds finds a true difference of so many spreads.
+
+    At :data:`ALPHA` / ``tests``.
+    """
     from scipy import stats
 
-    critical = stats.t.ppf(1 - ALPHA / 2, n - 1)
+    critical = stats.t.ppf(1 - ALPHA / tests / 2, n - 1)
     shift = abs(effect) * math.sqrt(n)
     found = float(stats.nct.sf(critical, n - 1, shift))
     wrong_way = float(stats.nct.cdf(-critical, n - 1, shift))
     return found if math.isnan(wrong_way) else found + wrong_way  # NaN where it is next to nothing
 
 
-def detectable(n: int, spread: float) -> float:
+def detectable(n: int, spread: float, *, tests: int = 1) -> float:
     """The difference that n seeds of such a spread find with a chance of :data:`POWER`."""
     from scipy.optimize import brentq
 
     if n < 2 or not spread > 0:
         return math.nan
     high = 1.0
-    while power(high, n) < POWER:
+    while power(high, n, tests=tests) < POWER:
         high *= 2
-    return float(brentq(lambda effect: power(effect, n) - POWER, 1e-6, high)) * spread
+    found = brentq(lambda effect: power(effect, n, tests=tests) - POWER, 1e-6, high)
+    return float(found) * spread
 
 
-def seeds_for(difference: float, spread: float, most: int = 10_000) -> float:
+def seeds_for(difference: float, spread: float, most: int = 10_000, *, tests: int = 1) -> float:
     """Seeds that find a difference with a chance of :data:`POWER`; infinity above ``most``."""
     if not spread > 0:
         return math.nan
     low, high = 1, 2  # doubled first: scipy's noncentral t is not exact far out
-    while power(difference / spread, high) < POWER:
+    while power(difference / spread, high, tests=tests) < POWER:
         if high >= most:
             return math.inf
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if power(difference / spread, middle) >= POWER:
+        if power(difference / spread, middle, tests=tests) >= POWER:
             high = middle
         else:
             low = middle

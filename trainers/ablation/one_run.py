@@ -25,13 +25,14 @@ GRACE_SECONDS = 20.0
 """Between being asked to end and ending all the same."""
 
 
-def make_run(path: Path, config: TrainConfig, *, measure: bool) -> None:
+def make_run(path: Path, config: TrainConfig, *, measure: bool, before: Path | None = None) -> None:
     """Make a run, or go on with what is there of it; without ``training/`` once it is finished.
 
     Args:
         path: Its folder.
         config: Its settings.
         measure: Train nothing: the held-out success of its first weights.
+        before: Where that was measured: what its answers are compared with for leakage.
 
     Raises:
         ValueError: the folder holds a run with other settings.
@@ -56,7 +57,7 @@ def make_run(path: Path, config: TrainConfig, *, measure: bool) -> None:
         from reagent_env.trainers.train import train
 
         train(config, run, progress)
-        _measure_leakage(config, run)
+        _measure_leakage(config, run, before)
         _without_optimiser(run)
 
 
@@ -74,13 +75,15 @@ def _measure(config: TrainConfig, run: RunFolder, progress: TrainProgress) -> No
     )
 
 
-def _measure_leakage(config: TrainConfig, run: RunFolder) -> None:
-    """Keep how often its held-out answers talk of a critique: the table has a column for it."""
+def _measure_leakage(config: TrainConfig, run: RunFolder, before: Path | None) -> None:
+    """Keep how often held-out answers talk of a critique: the table has a column for it."""
     from reagent_env.trainers.atomic_files import write_json
     from reagent_env.trainers.leakage import leakage_of
 
     if config.held_out_episodes:
-        write_json(run.path / "leakage.json", leakage_of(run.path).to_json())
+        there = before is not None and (before / "summary.json").exists()
+        found = leakage_of(run.path, before if there else None)
+        write_json(run.path / "leakage.json", found.to_json())
 
 
 def _without_optimiser(run: RunFolder) -> None:
@@ -111,7 +114,12 @@ def main() -> None:
     """Read what to do and do it."""
     wanted = json.loads(sys.stdin.buffer.readline())
     _end_with_parent()
-    make_run(Path(wanted["path"]), config_from(wanted["config"]), measure=wanted["measure"])
+    make_run(
+        Path(wanted["path"]),
+        config_from(wanted["config"]),
+        measure=wanted["measure"],
+        before=Path(wanted["before"]),
+    )
 
 
 if __name__ == "__main__":

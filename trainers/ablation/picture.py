@@ -41,9 +41,16 @@ def draw_curves(path: Path, runs: Sequence[RunRecord], arms: Sequence[str], titl
     ):
         for arm in there:
             mine = [run for run in runs if run.arm == arm and run.curve["success"]]
-            _draw(axis, mine, name, arm, COLOURS[arms.index(arm) % len(COLOURS)])
+            colour = COLOURS[arms.index(arm) % len(COLOURS)]
+            _draw(axis, mine, name, arm, colour)
+            if place == 0 and all("second" in run.curve for run in mine):
+                second = points(mine, name, "second")
+                axis.plot(second["x"], second["mean"], color=colour, lw=1.0, ls=(0, (2, 2)))
         axis.set_xlabel(label, fontsize=9)
-        axis.set_ylabel("success of first attempts", fontsize=9)
+        dashed = (
+            " (dashed: second)" if place == 0 and any("second" in r.curve for r in runs) else ""
+        )
+        axis.set_ylabel(f"success of first attempts{dashed}", fontsize=9)
         axis.set_ylim(0, 1)
         axis.grid(alpha=0.25, lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
@@ -78,7 +85,7 @@ def points(runs: Sequence[RunRecord], name: str, of: str = "success") -> Mapping
     Args:
         runs: Of the arm.
         name: What the curve goes by, one of the axes.
-        of: What is drawn: ``success`` or ``turns``.
+        of: What is drawn: ``success``, ``second`` or ``turns``.
     """
     end = min(run.curve[name][-1] for run in runs)
     start = max(run.curve[name][0] for run in runs)

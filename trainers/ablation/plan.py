@@ -23,7 +23,7 @@ from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.policies import checkpoint_folder
 
 POLICY_TOKENS = 80_000
-"""The budget of a run: meant for four minutes on a core of its own."""
+"""The budget of a run: three to five minutes on a core of its own."""
 
 COMMON: Mapping[str, Any] = MappingProxyType(
     {
@@ -33,8 +33,8 @@ COMMON: Mapping[str, Any] = MappingProxyType(
         "max_tokens": 96,
         "lr": 3e-4,
         "concurrency": 64,
-        # An update's own groups, as they come. In lock-step a run takes three times as long, and
-        # critiques exchanged between tasks could not be had at all.
+        # An update's own groups, as they come. In lock-step a judge would be asked about one attempt
+        # at a time, and critiques could not be exchanged between tasks.
         "spare_groups": 0,
         "max_staleness": 0,
         "threads": 1,
@@ -54,6 +54,7 @@ ON_VALIDATION: Mapping[str, Any] = MappingProxyType(
 )
 """Of sweeps: what is chosen by them must not have seen the test split."""
 
+PLAN_FILE = "plan.json"
 MEASURE = "cold-start"
 """The run that trains nothing: a cold start's success before."""
 
@@ -80,6 +81,11 @@ class PlannedRun:
     path: Path
     config: TrainConfig
 
+    @property
+    def before(self) -> Path:
+        """Folder of its cold start's measurement."""
+        return self.path.parents[2] / MEASURE / self.start
+
     def __str__(self) -> str:
         if self.arm == MEASURE:
             return f"{self.start} before training"
@@ -100,6 +106,8 @@ class Plan:
     """0 … seeds − 1."""
     common: Mapping[str, Any]
     """Settings that all arms share, the budget and the environment among them."""
+    asked: tuple[int, ...] = ()
+    """Seeds as they were asked for, one after the other, where that was more than once."""
 
     @property
     def budget(self) -> int:
@@ -157,10 +165,12 @@ def keep_plan(plan: Plan) -> None:
     Raises:
         ValueError: the folder's runs were made otherwise; says what differs.
     """
-    path = plan.root / "plan.json"
-    mine = plan.to_json()
+    path = plan.root / PLAN_FILE
+    mine = {**plan.to_json(), "seeds": [plan.seeds]}
     if path.exists():
         there = json.loads(path.read_text("utf-8"))
+        asked = there.get("seeds", [])
+        mine["seeds"] = asked + [one for one in mine["seeds"] if one > max(asked, default=0)]
         for name in ("task", "common"):
             if there[name] != mine[name]:
                 raise ValueError(
@@ -183,6 +193,28 @@ def keep_plan(plan: Plan) -> None:
             mine[kind] = {**known, **mine[kind]}
     plan.root.mkdir(parents=True, exist_ok=True)
     write_json(path, mine)
+
+
+def kept_plan(root: Path) -> Plan:
+    """All that was ever planned in a folder: every arm, cold start and seed.
+
+    Raises:
+        FileNotFoundError: no plan there.
+        ValueError: it was written by another version.
+    """
+    path = root / PLAN_FILE
+    if not path.exists():
+        raise FileNotFoundError(f"There is no {path}: nothing was run there yet.")
+    record = json.loads(path.read_text("utf-8"))
+    try:
+        arms = [Arm(name, **said) for name, said in record["arms"].items()]
+        starts = [ColdStart(**said) for said in record["cold_starts"].values()]
+        asked = tuple(record["seeds"])
+        return Plan(
+            root, record["task"], tuple(arms), tuple(starts), max(asked), record["common"], asked
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is of another version of this package: {error!r}.") from None
 
 
 def cold_starts(policies: Sequence[str]) -> list[ColdStart]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reagent_env.trainers.ablation.plan import MEASURE, PlannedRun
+from reagent_env.trainers.atomic_files import write_json
 
 COMMAND = (sys.executable, "-m", "reagent_env.trainers.ablation.one_run")
 """What makes a run: reads what to do from standard input, and ends when that ends."""
@@ -47,6 +48,16 @@ def is_finished(run: PlannedRun) -> bool:
 def log_of(run: PlannedRun) -> Path:
     """What the process says."""
     return run.path.with_suffix(".log")
+
+
+def failure_of(run: PlannedRun) -> str | None:
+    """How it failed when it was last tried; None where it did not, or was not."""
+    file = _failure_file(run)
+    return str(json.loads(file.read_text("utf-8"))["failure"]) if file.exists() else None
+
+
+def _failure_file(run: PlannedRun) -> Path:
+    return run.path.with_name(f"{run.path.name}.failed.json")
 
 
 def make_all(
@@ -115,6 +126,7 @@ class _Processes:
             "path": str(run.path),
             "config": run.config.to_json(),
             "measure": run.arm == MEASURE,
+            "before": str(run.before),
         }
         with log.open("ab") as said, self._lock:
             if self._stopped:
@@ -144,7 +156,14 @@ class _Processes:
             _end(process)
             with self._lock:
                 self._live.discard(process)
-        return None if self._stopped else Ended(run, time.monotonic() - began, failure)
+        if self._stopped:
+            return None
+        seconds = time.monotonic() - began
+        if failure is None:
+            _failure_file(run).unlink(missing_ok=True)
+        else:
+            write_json(_failure_file(run), {"failure": failure, "seconds": seconds})
+        return Ended(run, seconds, failure)
 
     def stop(self) -> None:
         """End them all, and let none begin."""

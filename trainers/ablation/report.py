@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from reagent_env.trainers.ablation.inference import (
     mean_with_interval,
     paired,
 )
-from reagent_env.trainers.ablation.plan import Plan
+from reagent_env.trainers.ablation.plan import Plan, PlannedRun
 from reagent_env.trainers.ablation.results import SHORT, Records, arm_values, by_seed, read_records
 from reagent_env.trainers.ablation.tasks import TASKS
 from reagent_env.trainers.ablation.verdict import explained, verdict
@@ -69,10 +70,16 @@ def compare(plan: Plan, records: Records) -> list[Compared]:
     """The stated comparisons over the seeds that are whole, each family corrected by Holm's method."""
     starts = [start.label for start in plan.starts]
     found = []
-    for comparison in comparisons_of(plan.arms):
+    stated = comparisons_of(plan.arms)
+    sizes = Counter(one.family for one in stated)
+    for comparison in stated:
         differences, used = by_seed(records.runs, comparison, starts)
         apart = {one: _mean(by_seed(records.runs, comparison, [one])[0]) for one in used}
-        found.append(Compared(comparison, paired(differences), tuple(used), apart))
+        found.append(
+            Compared(
+                comparison, paired(differences, tests=sizes[comparison.family]), tuple(used), apart
+            )
+        )
     families = dict.fromkeys(one.comparison.family for one in found)
     corrected: dict[int, Difference] = {}
     for family in families:
@@ -99,7 +106,8 @@ def table_text(
         f"{plan.common['held_out_split']} split, {plan.common['held_out_episodes']} tasks, the same "
         "for every arm: one pass, no judge, no critique, tokens drawn at temperature "
         f"{plan.common.get('eval_temperature', 1.0):g}. *Talk* is the share of those answers that speak "
-        "of a critique nobody gave.",
+        "of a critique nobody gave, before → after; *second attempts* is their success in the first → "
+        "last quarter of training.",
         _state(plan, records),
         "## Verdicts\n\n" + ("\n".join(_verdicts(compared)) or "Nothing is compared yet."),
         f"## Arms\n\n{_arms(plan, records)}",
@@ -122,7 +130,8 @@ def table_json(
             "before": {label: {"success": s, "n": n} for label, (s, n) in records.before.items()},
             "runs": [one.to_json() for one in records.runs],
             "short": [one.to_json() for one in records.short],
-            "missing": len(records.missing),
+            "missing": [str(one) for one in records.missing],
+            "failed": records.failed,
             "comparisons": [
                 {
                     "name": one.comparison.name,
@@ -147,7 +156,17 @@ def _state(plan: Plan, records: Records) -> str:
     """What a reader must know before believing the table."""
     said = []
     if records.missing:
-        said.append(f"- **Not finished**: {len(records.missing)} runs are missing.")
+        said.append(
+            f"- **Not finished**: {len(records.missing)} runs are missing: {_listed(records.missing)}."
+        )
+    if records.failed:
+        said.append(
+            f"- **Failed**: {len(records.failed)} of those were tried and failed, which may depend on "
+            f"the arm: {'; '.join(records.failed)}. `table.json` says how."
+        )
+    if len(plan.asked) > 1:
+        asked = ", then ".join(map(str, plan.asked))
+        said.append(f"- Seeds asked for: {asked}. More were added after some were seen.")
     if records.short:
         said.append(
             f"- {len(records.short)} runs made less than {SHORT:.0%} of the budget and are left out."
@@ -195,6 +214,7 @@ def _arms(plan: Plan, records: Records) -> str:
         "tokens",
         "updates",
         "minutes",
+        "second attempts",
         "unscored",
         "talk",
     ]
@@ -214,8 +234,9 @@ def _arms(plan: Plan, records: Records) -> str:
             _number([run.tokens for run in mine], "{:,.0f}"),
             _number([run.updates for run in mine], "{:.0f}"),
             _number([run.seconds / 60 for run in mine], "{:.1f}"),
+            _from_to([run.second for run in mine]),
             _number([run.unscored for run in mine], "{:.1%}"),
-            _number([run.talk for run in mine if not math.isnan(run.talk)], "{:.1%}"),
+            _from_to([(run.talk_before, run.talk) for run in mine], "{:.1%}"),
         ]
         rows.append(row)
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
@@ -256,7 +277,12 @@ def _how() -> str:
         f"{ALPHA:.0%} after Holm's correction within the family; *no difference* is two one-sided "
         f"tests that both exclude ± {100 * MARGIN:g} points; all else is *inconclusive*. "
         "*Detectable* is the true difference, in points, that as many seeds of that spread find in "
-        "four of five experiments."
+        "four of five experiments, at the level of Holm's first step. The 95 % intervals are each "
+        "comparison's own, without the correction, so one may exclude 0 beside *inconclusive*; the "
+        "tests of *no difference* are not corrected either. All runs answer the same held-out tasks: "
+        "nothing here is about other tasks. *Success* counts every finished run of an arm; a "
+        "comparison counts seeds that all of its arms have. A number of seeds that would find a "
+        "difference is for planning another experiment: more seeds because of a p-value spoil it."
     )
 
 
@@ -270,6 +296,20 @@ def _mean(values: Sequence[float]) -> float:
 
 def _number(values: Sequence[float], form: str) -> str:
     return form.format(_mean(values)) if values else "–"
+
+
+def _from_to(pairs: Sequence[tuple[float, float]], form: str = "{:.2f}") -> str:
+    """Means of both sides, e.g. ``0.17 → 0.45``; of one alone where the other was not measured."""
+    sides = [[one for one in side if not math.isnan(one)] for side in zip(*pairs, strict=True)]
+    return " → ".join(form.format(_mean(side)) for side in sides if side) or "–"
+
+
+def _listed(runs: Sequence[PlannedRun]) -> str:
+    """Runs by arm and cold start, e.g. ``reagent-u from tiny (2, 3)``."""
+    seeds: dict[str, list[str]] = {}
+    for run in runs:
+        seeds.setdefault(f"{run.arm} from {run.start}", []).append(str(run.seed))
+    return "; ".join(f"{name} ({', '.join(those)})" for name, those in seeds.items())
 
 
 def _points(value: float) -> str:

@@ -14,7 +14,8 @@ import numpy as np
 from reagent_env.trainers import metric_names as names
 from reagent_env.trainers.ablation.comparisons import Comparison
 from reagent_env.trainers.ablation.plan import Plan, PlannedRun
-from reagent_env.trainers.run_folder import read_metrics
+from reagent_env.trainers.ablation.processes import failure_of
+from reagent_env.trainers.run_folder import read_config, read_metrics
 
 SHORT = 0.9
 """A run that made less than this share of the budget is no run of the experiment."""
@@ -49,9 +50,13 @@ class RunRecord:
     """Share of judgements without a score."""
     talk: float = math.nan
     """Share of held-out answers that speak of a critique nobody gave; NaN where not measured."""
+    talk_before: float = math.nan
+    """The same of the cold start."""
+    second: tuple[float, float] = (math.nan, math.nan)
+    """Success of second attempts in the first and in the last quarter of training; NaN without any."""
     curve: dict[str, list[float]] = field(default_factory=dict)
-    """``success`` of first attempts in training and ``turns`` an episode by update, and the axes of
-    :data:`AXES`."""
+    """``success`` of first attempts in training, ``second`` of second ones where there are any, and
+    ``turns`` an episode by update; and the axes of :data:`AXES`."""
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-encodable dict, without the curve."""
@@ -68,19 +73,23 @@ class Records:
     missing: tuple[PlannedRun, ...]
     before: dict[str, tuple[float, int]]
     """Cold start → success before training, episodes."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Of those missing, the ones that were tried: run → how it failed."""
 
 
 def read_records(plan: Plan) -> Records:
     """Read what is finished of a plan.
 
     Raises:
-        ValueError: a run's log is damaged.
+        ValueError: a run's log is damaged, or it was made with other settings than planned.
     """
-    runs, short, missing = [], [], []
+    runs, short, missing, failed = [], [], [], {}
     for planned in plan.runs():
         record = _record(planned)
         if record is None:
             missing.append(planned)
+            if (failure := failure_of(planned)) is not None:
+                failed[str(planned)] = failure
         elif record.tokens < SHORT * plan.budget:
             short.append(record)
         else:
@@ -93,7 +102,7 @@ def read_records(plan: Plan) -> Records:
                 float(found["held_out"]["after"]),
                 int(found["held_out"]["n"]),
             )
-    return Records(tuple(runs), tuple(short), tuple(missing), before)
+    return Records(tuple(runs), tuple(short), tuple(missing), before, failed)
 
 
 def by_seed(
@@ -131,6 +140,13 @@ def _record(planned: PlannedRun) -> RunRecord | None:
     summary = _summary(planned.path)
     if summary is None or summary["held_out"]["after"] is None:
         return None
+    if (planned.path / "config.json").exists():
+        there, mine = read_config(planned.path).to_json(), planned.config.to_json()
+        if differing := sorted(name for name in mine if there.get(name) != mine[name]):
+            raise ValueError(
+                f"{planned.path} was made with other settings than planned: {', '.join(differing)}. "
+                "Move it away, or give another --out."
+            )
     lines = [line for line in read_metrics(planned.path) if names.SUCCESS in line]
     return RunRecord(
         arm=planned.arm,
@@ -142,20 +158,31 @@ def _record(planned: PlannedRun) -> RunRecord | None:
         updates=int(summary["updates"]),
         seconds=float(summary["train_seconds"]),
         unscored=float(summary["unscored_rate"] or 0.0),
-        talk=_talk(planned.path),
+        talk=_talk(planned.path, "after"),
+        talk_before=_talk(planned.path, "before"),
+        second=_first_and_last([line[names.SECOND] for line in lines if names.SECOND in line]),
         curve=_curve(lines),
     )
 
 
-def _talk(path: Path) -> float:
+def _talk(path: Path, when: str) -> float:
     file = path / "leakage.json"
-    if not file.exists():
-        return math.nan
-    return float(json.loads(file.read_text("utf-8"))["after"]["speaks"]["mean"])
+    measured = json.loads(file.read_text("utf-8")).get(when) if file.exists() else None
+    return math.nan if measured is None else float(measured["speaks"]["mean"])
+
+
+def _first_and_last(values: Sequence[float]) -> tuple[float, float]:
+    """Means of the first and the last quarter."""
+    if not values:
+        return math.nan, math.nan
+    quarter = max(1, len(values) // 4)
+    return float(np.mean(values[:quarter])), float(np.mean(values[-quarter:]))
 
 
 def _curve(lines: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"success": [float(line[names.SUCCESS]) for line in lines]}
+    if lines and all(names.SECOND in line for line in lines):
+        found["second"] = [float(line[names.SECOND]) for line in lines]
     found["turns"] = [float(line.get(names.TURNS) or 0.0) for line in lines]
     for axis in AXES:
         values = [float(line.get(axis) or 0.0) for line in lines]
