@@ -69,7 +69,7 @@ def test_the_core_is_two_by_two_beside_one_attempt() -> None:
         "reagent-u": (2, "critique", 0.3),
     }
     pooled = {arm_config(ARMS[name], COMMON).advantage for name in CORE[2:]}
-    assert pooled == {"pooled"}
+    assert pooled == {"per_stage"}
 
 
 def test_controls_keep_all_of_their_model_but_one_thing() -> None:

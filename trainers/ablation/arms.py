@@ -235,7 +235,8 @@ def arm_config(arm: Arm, common: Mapping[str, Any]) -> TrainConfig:
     """The settings of an arm's runs; ``common`` are those that every arm shares.
 
     ``group_size`` counts episodes of two attempts: arms of one attempt get twice as many, so that
-    an update holds as many attempts of each arm. A judge that an arm does not ask is left out.
+    an update holds as many attempts of each arm. Two attempts have a baseline each (``per_stage``),
+    unless a sweep says otherwise. A judge that an arm does not ask is left out.
 
     Raises:
         ValueError: settings that ``TrainConfig`` refuses; names the arm.
@@ -247,7 +248,7 @@ def arm_config(arm: Arm, common: Mapping[str, Any]) -> TrainConfig:
         if shared.get("advantage") in _OF_TWO:
             shared.pop("advantage")
     else:
-        shared.setdefault("advantage", "pooled")
+        shared.setdefault("advantage", "per_stage")  # `pooled`, as published, would push one down
     if arm.recipe == "outcome":
         for name in ("judge", "weight"):
             shared.pop(name, None)

@@ -22,8 +22,8 @@ from reagent_env.trainers.atomic_files import write_json
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.policies import checkpoint_folder
 
-POLICY_TOKENS = 80_000
-"""The budget of a run: three to five minutes on a core of its own."""
+POLICY_TOKENS = 48_000
+"""The budget of a run: two to four minutes on a core of its own."""
 
 COMMON: Mapping[str, Any] = MappingProxyType(
     {
@@ -31,7 +31,7 @@ COMMON: Mapping[str, Any] = MappingProxyType(
         "groups_per_update": 8,
         "group_size": 8,
         "max_tokens": 96,
-        "lr": 3e-4,
+        "lr": 1e-3,  # of 6e-4, 1e-3 and 2e-3, on the validation split
         "concurrency": 64,
         # An update's own groups, as they come. In lock-step a judge would be asked about one attempt
         # at a time, and critiques could not be exchanged between tasks.
