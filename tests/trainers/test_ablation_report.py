@@ -155,7 +155,7 @@ def test_before_any_run_nothing_is_claimed(tmp_path: Path) -> None:
     plan = make(tmp_path)
     text = write_tables(plan, "reagent ablate").read_text()
     assert "**Not finished**: 40 runs are missing" in text
-    assert "**not measured**: 0 seeds of the two that an interval needs" in text
+    assert "**not measured**: an interval needs two seeds, and there is none" in text
     assert "better" not in text.partition("## How to read it")[0]
     assert not (tmp_path / "curves.png").exists()
 
@@ -236,12 +236,13 @@ def test_a_finished_run_of_other_settings_is_not_counted(tmp_path: Path) -> None
 
 def test_a_folder_remembers_all_that_was_asked_of_it(tmp_path: Path) -> None:
     core = make(tmp_path, seeds=2)
-    keep_plan(core)
-    keep_plan(make(tmp_path, ("retry",), seeds=3))
+    keep_plan(core, "reagent ablate one")
+    keep_plan(make(tmp_path, ("retry",), seeds=3), "reagent ablate two")
     keep_plan(make(tmp_path, ("retry",), seeds=1))
     kept = kept_plan(tmp_path)
     assert [arm.name for arm in kept.arms] == ["outcome", "reagent-u", "retry"]
     assert (kept.seeds, kept.asked, kept.budget) == (3, (2, 3), 1000)
+    assert kept.commands == ("reagent ablate one", "reagent ablate two")
     assert [run.config for run in core.runs()] == [
         run.config for run in kept.runs() if run.arm != "retry" and run.seed < 2
     ]

@@ -103,7 +103,7 @@ def ablate(
         from reagent_env.trainers.ablation.plan import keep_plan, kept_plan
 
         if not table:
-            keep_plan(plan)
+            keep_plan(plan, shlex.join(["reagent", *sys.argv[1:]]))
         elif given := [name for name, value in contradicting.items() if value is not None]:
             raise ValueError(
                 f"--table tells of everything in {plan.root}, as it was planned there: "
@@ -112,10 +112,9 @@ def ablate(
         everything = kept_plan(plan.root)
     except (ValueError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
-    command = shlex.join(["reagent", *sys.argv[1:]])
     failed = [] if table else _make(plan, jobs, limit_minutes)
     try:
-        _write(everything, command, evidence)
+        _write(everything, evidence)
     except ValueError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
@@ -230,10 +229,10 @@ def _make(plan: Plan, jobs: int, limit_minutes: float) -> list[Ended]:
         raise typer.Exit(130) from None
 
 
-def _write(plan: Plan, command: str, evidence: Path | None) -> None:
+def _write(plan: Plan, evidence: Path | None) -> None:
     from reagent_env.trainers.ablation.report import FILES, write_tables
 
-    path = write_tables(plan, command)
+    path = write_tables(plan, "\n".join(plan.commands))
     text = path.read_text("utf-8")
     begin = text.index("## Verdicts")
     typer.echo(text[begin : text.index("## Arms")].strip())

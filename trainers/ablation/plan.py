@@ -108,6 +108,8 @@ class Plan:
     """Settings that all arms share, the budget and the environment among them."""
     asked: tuple[int, ...] = ()
     """Seeds as they were asked for, one after the other, where that was more than once."""
+    commands: tuple[str, ...] = ()
+    """What its runs were made with."""
 
     @property
     def budget(self) -> int:
@@ -159,18 +161,19 @@ class Plan:
         }
 
 
-def keep_plan(plan: Plan) -> None:
-    """Write ``plan.json``, or add this plan's arms and cold starts to it.
+def keep_plan(plan: Plan, command: str = "") -> None:
+    """Write ``plan.json``, or add this plan's arms, cold starts, seeds and command to it.
 
     Raises:
         ValueError: the folder's runs were made otherwise; says what differs.
     """
     path = plan.root / PLAN_FILE
-    mine = {**plan.to_json(), "seeds": [plan.seeds]}
+    mine = {**plan.to_json(), "seeds": [plan.seeds], "commands": [command] * bool(command)}
     if path.exists():
         there = json.loads(path.read_text("utf-8"))
         asked = there.get("seeds", [])
         mine["seeds"] = asked + [one for one in mine["seeds"] if one > max(asked, default=0)]
+        mine["commands"] = list(dict.fromkeys([*there.get("commands", []), *mine["commands"]]))
         for name in ("task", "common"):
             if there[name] != mine[name]:
                 raise ValueError(
@@ -211,7 +214,14 @@ def kept_plan(root: Path) -> Plan:
         starts = [ColdStart(**said) for said in record["cold_starts"].values()]
         asked = tuple(record["seeds"])
         return Plan(
-            root, record["task"], tuple(arms), tuple(starts), max(asked), record["common"], asked
+            root,
+            record["task"],
+            tuple(arms),
+            tuple(starts),
+            max(asked),
+            record["common"],
+            asked,
+            tuple(record["commands"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is of another version of this package: {error!r}.") from None

@@ -99,8 +99,9 @@ def table_text(
     total = len(records.runs) + len(records.short) + len(records.missing)
     sections = [
         f"# Ablation: {plan.task}",
-        f"`{command}`\n\n{plan.common['env'].rpartition(':')[2]}, judge `{plan.common.get('judge', JUDGE)}`, "
-        f"{plan.budget:,} policy tokens a run, {plan.seeds} seeds, cold starts "
+        f"```bash\n{command}\n```\n\n{plan.common['env'].rpartition(':')[2]}, "
+        f"judge `{plan.common.get('judge', JUDGE)}`, {plan.budget:,} policy tokens a run, "
+        f"{plan.seeds} seed{'s' if plan.seeds != 1 else ''}, cold starts "
         f"{', '.join(f'`{start.policy}`' for start in plan.starts)}. "
         f"{len(records.runs)} of {total} runs are finished. Success is on the "
         f"{plan.common['held_out_split']} split, {plan.common['held_out_episodes']} tasks, the same "
