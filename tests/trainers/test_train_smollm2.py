@@ -28,13 +28,16 @@ printf '{\\n  "held_out": {\\n    "before": 0.0,\\n    "after": %s,\\n    "n": 1
 """
 
 
-def run_script(folder: Path, success: str = "0.21") -> tuple[int, list[str], str]:
+def run_script(
+    folder: Path, success: str = "0.21", **environment: str
+) -> tuple[int, list[str], str]:
     """Exit code, what `reagent` was asked for, and what was said."""
     fake, log = folder / "reagent", folder / "log"
     fake.write_text(FAKE)
     fake.chmod(0o755)
     log.unlink(missing_ok=True)
     env = {**os.environ, "REAGENT": str(fake), "LOG": str(log), "SUCCESS": success}
+    env |= environment
     ended = subprocess.run([SCRIPT, folder], env=env, capture_output=True, text=True, timeout=60)
     asked = log.read_text().splitlines() if log.exists() else []
     return ended.returncode, asked, ended.stdout + ended.stderr
@@ -51,6 +54,13 @@ def test_both_parts_then_what_they_came_to(tmp_path: Path) -> None:
         f"leakage {rl}",
     ]
     assert "the cold start solves 0.21 of its held-out tasks" in said
+
+
+def test_what_came_of_it_is_copied_where_it_is_asked_for(tmp_path: Path) -> None:
+    evidence = tmp_path / "evidence"
+    code, _, said = run_script(tmp_path, EVIDENCE=str(evidence))
+    assert code == 0, said
+    assert [one.name for one in evidence.iterdir()] == ["summary.json"]  # all that the fake writes
 
 
 def test_what_was_killed_is_gone_on_with_and_what_is_finished_is_left(tmp_path: Path) -> None:
