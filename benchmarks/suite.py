@@ -192,11 +192,12 @@ def write(out: Path, outcomes: Sequence[Outcome]) -> None:
     write_json(out / "table.json", outcomes)
     (out / "table.md").write_text(render_table(outcomes), encoding="utf-8")
     from bars import draw_bars
-    from trl_bars import draw_parts
 
     draw_bars(outcomes, out / "bars.png")
     for one in outcomes:
         if one.name == "trl_iteration" and one.report is not None:
+            from trl_bars import draw_parts
+
             draw_parts(one.report, out / "trl_iteration.png")
 
 

@@ -25,7 +25,9 @@ def module(name: str) -> Any:
         sys.path.remove(str(FOLDER))
 
 
-rows, machine, outcomes, suite, bars = map(module, ("rows", "machine", "outcomes", "suite", "bars"))
+rows, machine, outcomes, suite, bars, trl_bars = map(
+    module, ("rows", "machine", "outcomes", "suite", "bars", "trl_bars")
+)
 
 IDLE = machine.Machine(
     processors=2, python="3.11.2", platform="Linux", seconds=60.0, busy=0.5, others=0.0, load=1.0
@@ -260,3 +262,13 @@ def test_help_teaches() -> None:
     ).stdout
     for taught in ("--only", "--again", "--quick", "docs/evidence/benchmarks", "slow_tools"):
         assert taught in shown
+
+
+def test_the_parts_of_an_iteration_are_drawn_with_the_table(tmp_path: Path) -> None:
+    side = {"generation": 1.0, "tools": 0.1, "update": 2.0, "iteration": 3.2}
+    report = dataclasses.replace(
+        a_report(a_row()), details={"tiny": {"medians": {"ours": side, "trl": side}}}
+    )
+    drawn = outcomes.Outcome("trl_iteration", "One iteration", report)
+    suite.write(tmp_path, [drawn, an_outcome(a_row())])
+    assert (tmp_path / "trl_iteration.png").read_bytes().startswith(b"\x89PNG")

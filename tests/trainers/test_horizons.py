@@ -134,7 +134,7 @@ def test_one_seed_is_no_verdict(plan: Plan) -> None:
             finish(run, 0.5)
     found = read_family(plan)
     assert all(math.isnan(difference.p) for _, difference in found.compared)
-    assert "not measured: 1 seeds" in table_text([found])
+    assert "not measured: an interval needs two seeds, and there is one" in table_text([found])
 
 
 def test_a_trial_is_small_and_keeps_apart_from_runs_in_full(plan: Plan, tmp_path: Path) -> None:
