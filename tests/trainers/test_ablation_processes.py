@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import signal
@@ -91,6 +92,16 @@ def test_a_failed_run_spoils_no_other_and_says_why(tmp_path: Path) -> None:
     assert ended.run.seed == 66
     assert "exit 1" in ended.failure
     assert "this seed cannot be" in ended.failure
+    assert processes.failure_of(ended.run) == ended.failure  # for tables that are made later
+
+
+def test_a_failure_is_forgotten_once_the_run_is_made(tmp_path: Path) -> None:
+    [run] = planned(tmp_path / "runs", 66)
+    make([run])
+    assert processes.failure_of(run) is not None
+    make([dataclasses.replace(run, config=TrainConfig(seed=0))])
+    assert is_finished(run)
+    assert processes.failure_of(run) is None
 
 
 def test_after_three_failures_in_a_row_it_gives_up(tmp_path: Path) -> None:

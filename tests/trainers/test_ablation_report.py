@@ -250,6 +250,10 @@ def test_a_folder_remembers_all_that_was_asked_of_it(tmp_path: Path) -> None:
     text = write_tables(kept, "reagent ablate --table").read_text()
     assert "Seeds asked for: 2, then 3. More were added after some were seen." in text
     assert text.count("| headline |") == 2  # with `retry`: the family is of all that was planned
+    [alone] = compare(core, read_records(core))
+    [of_two, _] = compare(kept, read_records(kept))
+    assert of_two.difference.p == alone.difference.p
+    assert of_two.difference.detectable > alone.difference.detectable
 
 
 def test_second_attempts_and_talk_before_stand_in_the_table(tmp_path: Path) -> None:

@@ -168,4 +168,18 @@ def test_the_command_trains_in_processes_and_goes_on(
     assert table["before"][policy_folder.name]["n"] == 3
     again = CliRunner().invoke(app, words)
     assert "2 of 2 runs are there" in again.stderr
+    more = CliRunner().invoke(app, [*words, "--seeds", "2"])
+    assert more.exit_code == 0, more.output
+    table = json.loads((tmp_path / "kept" / "table.json").read_text())
+    [second] = [one for one in [*table["runs"], *table["short"]] if one["seed"] == 1]
+    assert second["talk_before"] == 0.0  # its cold start was measured before it began
+    told = CliRunner().invoke(app, ["--table", "--out", str(tmp_path / "runs")])
+    assert told.exit_code == 0, told.output
+    assert "Seeds asked for: 1, then 2." in (tmp_path / "runs" / "table.md").read_text()
+    (tmp_path / "runs/outcome" / policy_folder.name / "seed-001" / "config.json").write_text(
+        json.dumps({**make_config("outcome").to_json(), "seed": 1})
+    )
+    told = CliRunner().invoke(app, ["--table", "--out", str(tmp_path / "runs")])
+    assert told.exit_code == 1
+    assert "other settings than planned" in told.stderr
     assert "[1/" not in again.stderr

@@ -28,7 +28,7 @@ COLD_START = "cold-start"
 SHARED: Mapping[str, Any] = MappingProxyType(
     {
         **{k: v for k, v in COMMON.items() if k not in ("spare_groups", "max_staleness")},
-        "deterministic": True,  # no judge that lock-step would hold up
+        "deterministic": True,  # a judge by rules, which lock-step does not hold up
         "group_size": 4,  # twice that, as all arms make one attempt
         "groups_per_update": 4,
         "max_tokens": 48,

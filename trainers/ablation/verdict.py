@@ -30,10 +30,6 @@ def verdict(difference: Difference) -> str:
     return "no difference" if difference.p_equivalent < ALPHA else "inconclusive"
 
 
-def _are(seeds: int) -> str:
-    return "is one" if seeds == 1 else "is none"
-
-
 def explained(difference: Difference, starts: int) -> str:
     """The verdict with its numbers in one sentence, for a table or a terminal.
 
@@ -45,7 +41,8 @@ def explained(difference: Difference, starts: int) -> str:
     """
     word = verdict(difference)
     if word == "not measured":
-        return f"not measured: an interval needs two seeds, and there {_are(difference.seeds)}"
+        there = "one" if difference.seeds else "none"
+        return f"not measured: an interval needs two seeds, and there is {there}"
     text = f"{word}: {100 * difference.mean:+.1f} points"
     if math.isnan(difference.p):
         return f"{text} in each of {difference.seeds} seeds, which leaves no spread to infer from"
