@@ -162,6 +162,8 @@ def test_the_command_trains_in_processes_and_goes_on(
     assert first.exit_code == 0, first.output
     assert "0 of 2 runs are there" in first.stderr
     assert "[2/2]" in first.stderr
+    assert "before training (n = 3)" in first.stdout  # and with it what is missing or left out
+    assert "## Verdicts" in first.stdout
     table = json.loads((tmp_path / "kept" / "table.json").read_text())
     assert [one["arm"] for one in table["runs"]] == ["outcome"]
     assert table["runs"][0]["talk"] == 0.0

@@ -234,8 +234,9 @@ def _write(plan: Plan, evidence: Path | None) -> None:
 
     path = write_tables(plan, "\n".join(plan.commands))
     text = path.read_text("utf-8")
-    begin = text.index("## Verdicts")
-    typer.echo(text[begin : text.index("## Arms")].strip())
+    # What is missing or left out, then the verdicts: one without the other would mislead.
+    parts = text[: text.index("## Arms")].strip().split("\n\n")
+    typer.echo("\n\n".join(part for part in parts if part.startswith(("- ", "## "))))
     typer.echo(f"\nTable: {path}", err=True)
     if evidence is not None:
         evidence.mkdir(parents=True, exist_ok=True)
