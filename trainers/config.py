@@ -169,6 +169,9 @@ class TrainConfig:
     """Rank of LoRA's adapters (``peft``); 0 trains all weights."""
     lora_alpha: NotNegative = 0.0
     """LoRA's scale; 0 is twice the rank."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the policy's weights: ``auto`` is bfloat16 on a GPU, and on a CPU that multiplies it natively
+    where ``lora_rank`` freezes them; else float32. Adapters are float32."""
     gradient_checkpointing: bool = False
     """Less memory, a third more compute."""
 

@@ -140,10 +140,11 @@ def evaluation_sampling(config: TrainConfig) -> Sampling:
 
 def load_for_training(config: TrainConfig, checkpoint: Path | None = None) -> Policy:
     """The policy of a run: a checkpoint's, or the one that its settings name, with new adapters."""
+    dtype = _dtype(config)
     if checkpoint is not None:
-        policy = dataclasses.replace(load_policy(checkpoint), name=config.policy)
+        policy = dataclasses.replace(load_policy(checkpoint, dtype=dtype), name=config.policy)
     else:
-        policy = load_policy(config.policy)
+        policy = load_policy(config.policy, dtype=dtype)
     if config.lora_rank:
         from reagent_env.trainers.policies.lora import apply_lora, has_adapter
 
@@ -160,6 +161,19 @@ def load_for_training(config: TrainConfig, checkpoint: Path | None = None) -> Po
         room = min(config.context_length, policy.context_length)
         policy = dataclasses.replace(policy, context_length=room)
     return policy
+
+
+def _dtype(config: TrainConfig) -> str:
+    """``auto`` made out: frozen weights in bfloat16 where this CPU multiplies it natively.
+
+    Weights that are trained stay in float32 there: small updates vanish in eight bits of mantissa.
+    """
+    import torch
+
+    if config.dtype != "auto" or torch.cuda.is_available() or not config.lora_rank:
+        return config.dtype
+    can = torch.cpu.get_capabilities()
+    return "bfloat16" if can.get("avx512_bf16") or can.get("amx_bf16") else "float32"
 
 
 @contextmanager

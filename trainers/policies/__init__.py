@@ -22,8 +22,13 @@ class UnknownPolicy(ValueError):
     """No policy has this name; the message says what may be written instead."""
 
 
-def load_policy(name: str | Path) -> Policy:
+def load_policy(name: str | Path, *, dtype: str = "auto") -> Policy:
     """The policy that ``name`` means, ready to sample and to train.
+
+    Args:
+        name: As below.
+        dtype: Of its weights, ``float32`` or ``bfloat16``; ``auto`` is bfloat16 on a GPU, float32 on
+            a CPU. Adapters are float32 whatever it is.
 
     Example::
 
@@ -41,15 +46,15 @@ def load_policy(name: str | Path) -> Policy:
     if text == "tiny":
         from reagent_env.trainers.policies import tiny
 
-        return tiny.load_tiny()
+        return tiny.load_tiny(dtype=dtype)
     if text == "smollm2":
         from reagent_env.trainers.policies.smollm2 import load_smollm2
 
-        return load_smollm2()
+        return load_smollm2(dtype=dtype)
     from reagent_env.trainers.policies.pretrained import load_pretrained
 
     if Path(text).is_dir():
-        return load_pretrained(checkpoint_folder(Path(text)), name=text)
+        return load_pretrained(checkpoint_folder(Path(text)), name=text, dtype=dtype)
     near = difflib.get_close_matches(text.lower(), POLICY_NAMES, n=1)
     if near or not _HUB_ID.fullmatch(text) or text.startswith(("runs/", "checkpoints/")):
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -58,7 +63,7 @@ def load_policy(name: str | Path) -> Policy:
             "model, of a run or of its checkpoint, or a hub id such as "
             "'HuggingFaceTB/SmolLM2-360M-Instruct'."
         )
-    return load_pretrained(text, name=text)
+    return load_pretrained(text, name=text, dtype=dtype)
 
 
 def checkpoint_folder(folder: Path) -> Path:

@@ -20,19 +20,20 @@ CONTEXT_UNKNOWN = 2048
 """Tokens taken where neither the model's configuration nor its tokenizer says how many."""
 
 
-def load_pretrained(source: str | Path, *, name: str | None = None) -> Policy:
+def load_pretrained(source: str | Path, *, name: str | None = None, dtype: str = "auto") -> Policy:
     """Read model and tokenizer; a folder of adapters loads its base model and puts them on it.
 
     Args:
         source: A folder in transformers' or peft's layout, or a hub id.
         name: What to call it; default the source.
+        dtype: As :func:`~reagent_env.trainers.policies.load_policy` takes it.
 
     Raises:
         ModelUnavailable: it cannot be fetched or read, or is no model that chats.
     """
     label = name or str(source)
     try:
-        return _load(str(source), label)
+        return _load(str(source), label, dtype)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelUnavailable(
             f"The policy {label!r} cannot be loaded: {error}"[:2000]
@@ -41,7 +42,7 @@ def load_pretrained(source: str | Path, *, name: str | None = None) -> Policy:
         ) from error
 
 
-def _load(source: str, label: str) -> Policy:
+def _load(source: str, label: str, dtype: str) -> Policy:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(source)
@@ -50,9 +51,12 @@ def _load(source: str, label: str) -> Policy:
     if adapter.exists():
         base = str(json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"])
     on_gpu = torch.cuda.is_available()
-    # bfloat16 is emulated on most CPUs: several times slower, and too coarse for small updates.
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    loaded: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, output_loading_info=True)
+    # bfloat16 is emulated on many CPUs, several times slower, and too coarse for small updates.
+    if dtype == "auto":
+        dtype = "bfloat16" if on_gpu else "float32"
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        base, dtype=getattr(torch, dtype), output_loading_info=True
+    )
     model: PreTrainedModel = loaded[0]
     loading: dict[str, set[str]] = loaded[1]
     if loading["missing_keys"]:  # transformers would draw them at random, with a warning

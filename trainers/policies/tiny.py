@@ -106,11 +106,11 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCau
     return fresh_llama(tokenizer, SHAPE, CONTEXT_LENGTH, seed)
 
 
-def load_tiny() -> Policy:
+def load_tiny(*, dtype: str = "auto") -> Policy:
     """The policy that comes with the package, after its cold start and before any reinforcement."""
     from reagent_env.trainers.policies.pretrained import load_pretrained
 
-    return load_pretrained(SHIPPED, name="tiny")
+    return load_pretrained(SHIPPED, name="tiny", dtype=dtype)
 
 
 def ship(run: Path) -> None:
