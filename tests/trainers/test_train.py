@@ -365,3 +365,30 @@ def test_settings_are_those_of_the_config(policy_folder: Path) -> None:
     several = TrainConfig(**{**SMALL, "policy": str(policy_folder), "gradient_checkpointing": True})
     model: Any = parts.load_for_training(several).model
     assert any(getattr(one, "gradient_checkpointing", False) for one in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("settings", "native", "base"),
+    [
+        ({}, True, "float32"),  # what is trained
+        ({"lora_rank": 2}, True, "bfloat16"),
+        ({"lora_rank": 2}, False, "float32"),
+        ({"lora_rank": 2, "dtype": "float32"}, True, "float32"),
+        ({"dtype": "bfloat16"}, False, "bfloat16"),
+    ],
+)
+def test_frozen_weights_are_bfloat16_where_a_cpu_multiplies_it(
+    settings: dict[str, Any],
+    native: bool,
+    base: str,
+    policy_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    config = TrainConfig(**{**SMALL, "policy": str(policy_folder), **settings})
+    weights = dict(parts.load_for_training(config).model.named_parameters())
+    frozen = {str(one.dtype) for name, one in weights.items() if "lora" not in name}
+    assert frozen == {f"torch.{base}"}
+    adapters = {one.dtype for name, one in weights.items() if "lora" in name}
+    assert adapters == ({torch.float32} if config.lora_rank else set())
