@@ -1,7 +1,7 @@
 """The recipe ``sft``: a cold start by imitation of scripted episodes, in a run folder of its own.
 
-Clean demonstrations first, until the model copies; then demonstrations of mixed quality, of which a
-share has a critique and a second attempt. ``--policy tiny-untrained`` begins with a new tokenizer
+Clean demonstrations first, until the model copies; then demonstrations of mixed quality, and second
+attempts after a critique of such ones and of clean ones. ``--policy tiny-untrained`` begins with a new tokenizer
 and new weights. Not here: playing the scripts (``sft_episodes.py``), the updates (``sft.py``).
 """
 
@@ -64,6 +64,10 @@ THREADS = 32
 
 LOGGED = 10
 """Updates between lines of the log."""
+
+AFTER_SOUND = 0.5
+"""Share of second attempts that follow a clean first one: what training makes of most, and what the
+mixture has few of, with the longest contexts."""
 
 _STAGES = ("clean", "mixed", "second")
 _KEPT = ("questions", "repeats", *_STAGES)
@@ -179,30 +183,40 @@ def _demonstrations(
     knowledge = knowledge_of(env_id)
     judge = BatchedJudge(make_reward_model(config.judge)) if config.needs_judge else None
     seconds = round(config.mixed_demonstrations * config.second_demonstrations) if judge else 0
-    wanted: dict[str, tuple[int, Mapping[str, float]]] = {
-        "clean": (config.clean_demonstrations, CLEAN),
-        "mixed": (config.mixed_demonstrations - seconds, knowledge.mixed),
-        "second": (seconds, knowledge.mixed),
-    }
-    played = {}
-    for number, name in enumerate(_STAGES):
-        count, quality = wanted[name]
+    after_sound = round(seconds * AFTER_SOUND)
+    wanted: list[tuple[str, int, Mapping[str, float]]] = [
+        ("clean", config.clean_demonstrations, CLEAN),
+        ("mixed", config.mixed_demonstrations - seconds, knowledge.mixed),
+        ("second", seconds - after_sound, knowledge.mixed),
+        ("second", after_sound, CLEAN),
+    ]
+    played: dict[str, list[ScriptedEpisode]] = {name: [] for name in _STAGES}
+    for number, (name, count, quality) in enumerate(wanted):
         make = functools.partial(
             _scripted_env, config, judge if name == "second" else None, tool_format
         )
         seed = config.seed + number
-        played[name] = _played(make, env_id, count, quality, seed, progress) if count else []
+        if count:
+            played[name] += _played(make, env_id, count, quality, seed, progress)
     if policy is None:
         policy = _untrained(config, played)
     renderer = Renderer(policy.tokenizer)
-    found = {name: _encoded(played[name], renderer) for name in _STAGES}
+    found = {
+        # First attempts are learned without what follows them, so that they keep to the mixture.
+        name: _encoded(played[name], renderer, attempts=[1] if name == "second" else None)
+        for name in _STAGES
+    }
     questions = config.drills // 3
     drill = knowledge.drill
     found["questions"] = drills(renderer, questions, config.seed, repeats=False, drill=drill)
     repeats = config.drills - questions
     found["repeats"] = drills(renderer, repeats, config.seed, repeats=True, drill=drill)
     fitting = {
-        name: [one for one in samples if len(one.ids) <= policy.context_length]
+        name: [
+            one
+            for one in samples
+            if len(one.ids) <= policy.context_length and any(one.completion_mask)
+        ]
         for name, samples in found.items()
     }
     _write(kept, fitting)
@@ -274,12 +288,16 @@ def _untrained(config: TrainConfig, played: dict[str, list[ScriptedEpisode]]) ->
     return Policy(UNTRAINED, model, tokenizer, tiny.CONTEXT_LENGTH)
 
 
-def _encoded(episodes: Sequence[ScriptedEpisode], renderer: Renderer) -> list[Sample]:
+def _encoded(
+    episodes: Sequence[ScriptedEpisode], renderer: Renderer, *, attempts: Sequence[int] | None
+) -> list[Sample]:
     """Their tokens; an episode that comes again is the same sample again."""
     seen: dict[int, Sample] = {}
     for one in episodes:
         if id(one) not in seen:
-            seen[id(one)] = demonstration(one.trajectory, list(one.messages), renderer)
+            seen[id(one)] = demonstration(
+                one.trajectory, list(one.messages), renderer, attempts=attempts
+            )
     return [seen[id(one)] for one in episodes]
 
 
