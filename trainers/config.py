@@ -222,8 +222,8 @@ class TrainConfig:
     mixed_demonstrations: Natural = 2_560
     """Episodes of mixed quality, trained after the clean ones."""
     second_demonstrations: Fraction = 0.3
-    """Share of the mixed ones that show a second attempt, after a critique of the first; of that nothing
-    is learned, and half of them follow a clean one."""
+    """Share of the mixed ones that show a second attempt, of whose first nothing is
+    learned; half of those are clean, and a fifth of them is followed by neutral words."""
     sft_batch: Count = 32
     """Episodes an update of SFT."""
     sft_lr: Positive = 2.5e-3

@@ -84,11 +84,11 @@ def with_rewards(
         feedback: str | Feedback = config.feedback
         if feedback == "shuffled":
             feedback = exchange or ShuffledCritiques()
-        env = CritiqueRefine(env, judge or _NoJudge(), attempts=config.attempts, feedback=feedback)
+        env = CritiqueRefine(env, judge or NoJudge(), attempts=config.attempts, feedback=feedback)
     return env
 
 
-class _NoJudge:
+class NoJudge:
     """Stands where a wrapper wants a judge whose word is not used: after neutral feedback."""
 
     def judge(self, trajectories: Any, /) -> list[Any]:

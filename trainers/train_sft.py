@@ -1,7 +1,7 @@
 """The recipe ``sft``: a cold start by imitation of scripted episodes, in a run folder of its own.
 
 Clean demonstrations first, until the model copies; then demonstrations of mixed quality, and second
-attempts after a critique of such ones and of clean ones. ``--policy tiny-untrained`` begins with a new tokenizer
+attempts after such ones and after clean ones. ``--policy tiny-untrained`` begins with a new tokenizer
 and new weights. Not here: playing the scripts (``sft_episodes.py``), the updates (``sft.py``).
 """
 
@@ -35,6 +35,7 @@ from reagent_env.trainers.checkpoints import (
 from reagent_env.trainers.config import TrainConfig
 from reagent_env.trainers.demonstrations import CLEAN, knowledge_of
 from reagent_env.trainers.drills import drill_texts, drills
+from reagent_env.trainers.environments import NoJudge
 from reagent_env.trainers.held_out import held_out, held_out_fields
 from reagent_env.trainers.imitation import demonstration
 from reagent_env.trainers.optimiser import make_optimiser
@@ -65,9 +66,15 @@ THREADS = 32
 LOGGED = 10
 """Updates between lines of the log."""
 
-AFTER_SOUND = 0.5
-"""Share of second attempts that follow a clean first one: what training makes of most, and what the
-mixture has few of, with the longest contexts."""
+SECOND = (
+    (0.4, "mixed", "critique"),
+    (0.4, "clean", "critique"),
+    (0.1, "mixed", "retry"),
+    (0.1, "clean", "retry"),
+)
+"""Of demonstrated second attempts: share, what the first attempt was, and what was said between the
+two. Half follow a clean one, which is what training makes of most, with the longest contexts; some
+follow neutral words, which stand for a critique where there is none."""
 
 _STAGES = ("clean", "mixed", "second")
 _KEPT = ("questions", "repeats", *_STAGES)
@@ -183,21 +190,19 @@ def _demonstrations(
     knowledge = knowledge_of(env_id)
     judge = BatchedJudge(make_reward_model(config.judge)) if config.needs_judge else None
     seconds = round(config.mixed_demonstrations * config.second_demonstrations) if judge else 0
-    after_sound = round(seconds * AFTER_SOUND)
-    wanted: list[tuple[str, int, Mapping[str, float]]] = [
-        ("clean", config.clean_demonstrations, CLEAN),
-        ("mixed", config.mixed_demonstrations - seconds, knowledge.mixed),
-        ("second", seconds - after_sound, knowledge.mixed),
-        ("second", after_sound, CLEAN),
+    wanted: list[tuple[str, float, Mapping[str, float], str]] = [
+        ("clean", config.clean_demonstrations, CLEAN, ""),
+        ("mixed", config.mixed_demonstrations - seconds, knowledge.mixed, ""),
     ]
+    for share, first, feedback in SECOND:
+        quality = CLEAN if first == "clean" else knowledge.mixed
+        wanted.append(("second", share * seconds, quality, feedback))
     played: dict[str, list[ScriptedEpisode]] = {name: [] for name in _STAGES}
-    for number, (name, count, quality) in enumerate(wanted):
-        make = functools.partial(
-            _scripted_env, config, judge if name == "second" else None, tool_format
-        )
+    for number, (name, count, quality, feedback) in enumerate(wanted):
+        make = functools.partial(_scripted_env, config, judge, feedback, tool_format)
         seed = config.seed + number
-        if count:
-            played[name] += _played(make, env_id, count, quality, seed, progress)
+        if round(count):
+            played[name] += _played(make, env_id, round(count), quality, seed, progress)
     if policy is None:
         policy = _untrained(config, played)
     renderer = Renderer(policy.tokenizer)
@@ -229,10 +234,14 @@ def _demonstrations(
 
 
 def _scripted_env(
-    config: TrainConfig, judge: RewardModel | None, tool_format: str | None
+    config: TrainConfig, judge: RewardModel | None, feedback: str, tool_format: str | None
 ) -> gymnasium.Env[str, str]:
+    """With a second attempt where there is feedback; neutral words need no judge."""
     env = plain_env(config, config.env, "train", tool_format)
-    return env if judge is None else CritiqueRefine(env, judge)
+    if not feedback:
+        return env
+    asked = judge if judge is not None and feedback == "critique" else NoJudge()
+    return CritiqueRefine(env, asked, feedback=feedback)
 
 
 def _played(
