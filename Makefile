@@ -51,7 +51,7 @@ test-vllm: $(VENV)/ready docker   ## a real vLLM server plays an environment (fi
 	PYTHON=$(PYTHON) scripts/make-vllm-venv .venv-vllm
 	$(BIN)/python -m pytest tests/served -m vllm --timeout 1500
 
-tiny: $(VENV)/ready docker   ## train the policy `tiny` anew, from nothing (about 45 minutes on two cores)
+tiny: $(VENV)/ready docker   ## train the policy `tiny` anew, from nothing (about an hour on two cores)
 	$(BIN)/reagent train --config trainers/configs/tiny-clean.toml --out runs/tiny-clean
 	$(BIN)/reagent train --config trainers/configs/tiny.toml --out runs/tiny
 	$(BIN)/python -m reagent_env.trainers.policies.tiny runs/tiny

@@ -170,8 +170,8 @@ class TrainConfig:
     lora_alpha: NotNegative = 0.0
     """LoRA's scale; 0 is twice the rank."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the policy's weights: ``auto`` is bfloat16 on a GPU, and on a CPU that multiplies it natively
-    where ``lora_rank`` freezes them; else float32. Adapters are float32."""
+    """Of the policy's weights: ``auto`` is bfloat16 on a GPU, and where ``lora_rank`` freezes them on an
+    x86 CPU that multiplies it natively; else float32. Adapters are float32."""
     gradient_checkpointing: bool = False
     """Less memory, a third more compute."""
 
@@ -222,8 +222,8 @@ class TrainConfig:
     mixed_demonstrations: Natural = 2_560
     """Episodes of mixed quality, trained after the clean ones."""
     second_demonstrations: Fraction = 0.3
-    """Share of the mixed ones that show a second attempt, of whose first nothing is
-    learned; half of those are clean, and a fifth of them is followed by neutral words."""
+    """Share of the mixed ones that have a second attempt; only that attempt is learned. Half of their
+    first attempts are clean ones; a fifth are followed by neutral words."""
     sft_batch: Count = 32
     """Episodes an update of SFT."""
     sft_lr: Positive = 2.5e-3

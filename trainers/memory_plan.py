@@ -103,7 +103,8 @@ def memory_plan(config: TrainConfig, shape: ModelShape) -> MemoryPlan:
 
     On GPUs: FSDP with weights, gradients and Adam's moments in 32 bits shared out over all of them,
     16 bits in compute, and a copy of the weights for vLLM on each, whose keys and values get what is
-    left. Without: everything in 32 bits in this process, rollouts at half the context.
+    left. Without: everything in 32 bits in this process, rollouts at half the context; frozen weights in
+    bfloat16 take less.
     """
     devices = max(1, config.gpus)
     on_gpu = config.gpus > 0

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,12 +167,15 @@ def _dtype(config: TrainConfig) -> str:
     """``auto`` made out: frozen weights in bfloat16 where this CPU multiplies it natively.
 
     Weights that are trained stay in float32 there: small updates vanish in eight bits of mantissa.
+    So do those that a vLLM server samples from in float32.
     """
     import torch
 
     if config.dtype != "auto" or torch.cuda.is_available() or not config.lora_rank:
         return config.dtype
-    can = torch.cpu.get_capabilities()
+    if config.engine == "vllm":
+        return "float32"
+    can: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # from 2.11 on
     return "bfloat16" if can.get("avx512_bf16") or can.get("amx_bf16") else "float32"
 
 

@@ -190,19 +190,22 @@ def _demonstrations(
     knowledge = knowledge_of(env_id)
     judge = BatchedJudge(make_reward_model(config.judge)) if config.needs_judge else None
     seconds = round(config.mixed_demonstrations * config.second_demonstrations) if judge else 0
-    wanted: list[tuple[str, float, Mapping[str, float], str]] = [
+    wanted: list[tuple[str, int, Mapping[str, float], str]] = [
         ("clean", config.clean_demonstrations, CLEAN, ""),
         ("mixed", config.mixed_demonstrations - seconds, knowledge.mixed, ""),
     ]
-    for share, first, feedback in SECOND:
+    left, parts = seconds, len(SECOND)
+    for number, (share, first, feedback) in enumerate(SECOND):
+        count = left if number == parts - 1 else min(left, round(share * seconds))
+        left -= count
         quality = CLEAN if first == "clean" else knowledge.mixed
-        wanted.append(("second", share * seconds, quality, feedback))
+        wanted.append(("second", count, quality, feedback))
     played: dict[str, list[ScriptedEpisode]] = {name: [] for name in _STAGES}
     for number, (name, count, quality, feedback) in enumerate(wanted):
         make = functools.partial(_scripted_env, config, judge, feedback, tool_format)
         seed = config.seed + number
-        if round(count):
-            played[name] += _played(make, env_id, round(count), quality, seed, progress)
+        if count:
+            played[name] += _played(make, env_id, count, quality, seed, progress)
     if policy is None:
         policy = _untrained(config, played)
     renderer = Renderer(policy.tokenizer)
@@ -228,7 +231,7 @@ def _demonstrations(
     lengths = [len(one.ids) for samples in fitting.values() for one in samples]
     progress.say(
         f"{len(lengths)} demonstrations, {np.mean(lengths):.0f} tokens each, "
-        f"{max(lengths)} the longest; {len(found['second'])} with a second attempt"
+        f"{max(lengths)} the longest; {len(fitting['second'])} with a second attempt"
     )
     return fitting, policy
 

@@ -115,6 +115,8 @@ def test_a_run_leaves_summary_metrics_trajectories_and_checkpoints(run_recipe: A
         ("outcome", {"attempts": 2, "feedback": "retry", "mask_token_limit": True}),
         ("outcome", {"aggregation": "fixed_length", "reject_ratio": 2.0, "top_p": 0.9}),
         ("reagent-r", {"lora_rank": 4, "kl": 0.1, "gradient_checkpointing": True}),
+        ("reagent-r", {"lora_rank": 4, "dtype": "bfloat16"}),
+        ("reagent-r", {"lora_rank": 4, "dtype": "float32"}),
         ("reagent-r", {"credit": "turn", "advantage": "turn", "when": "step", "env": SUMS}),
         ("reagent-u", {"advantage": "per_stage", "improvement_bonus": 0.5, "distill": True}),
         ("reagent-u", {"feedback": "independent", "apart": True, "context_length": 256}),
@@ -374,6 +376,11 @@ def test_settings_are_those_of_the_config(policy_folder: Path) -> None:
         ({"lora_rank": 2}, True, "bfloat16"),
         ({"lora_rank": 2}, False, "float32"),
         ({"lora_rank": 2, "dtype": "float32"}, True, "float32"),
+        (
+            {"lora_rank": 2, "engine": "vllm", "engine_url": "http://127.0.0.1:1/v1"},
+            True,
+            "float32",
+        ),
         ({"dtype": "bfloat16"}, False, "bfloat16"),
     ],
 )

@@ -23,6 +23,7 @@ from reagent_env.trainers.sample import Sample
 from reagent_env.trainers.sft import Stage, order
 from reagent_env.trainers.sft_episodes import scripts
 from reagent_env.trainers.train_sft import _read, _write, train_sft
+from reagent_env.wrappers.critique_refine import NEUTRAL
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +82,19 @@ def test_a_cold_start_that_goes_on_from_a_checkpoint_ends_with_the_same_weights(
     resumed = load_file(checkpoint_folder(tmp_path / "run") / "model.safetensors")
     assert whole.keys() == resumed.keys()
     assert all(bool((whole[name] == resumed[name]).all()) for name in whole)
+
+
+def test_only_second_attempts_are_learned_and_some_follow_neutral_words(tmp_path: Path) -> None:
+    config = smallest(mixed_demonstrations=11, second_demonstrations=1.0)
+    with RunFolder.create(config, tmp_path / "run") as run, quiet(config) as progress:
+        train_sft(config, run, progress)
+    learned = _read(tmp_path / "run" / "demonstrations.npz")["second"]
+    assert len(learned) == 11, "shares are rounded to their sum"
+    for sample in learned:
+        assert min(turn for turn in sample.turn_of if turn >= 0) > 0, "a first attempt is learned"
+    tokenizer = load_policy(tmp_path / "run").tokenizer
+    said = [tokenizer.decode(sample.ids) for sample in learned]
+    assert sum(NEUTRAL in text for text in said) >= 2
 
 
 def test_a_stage_without_demonstrations_is_read_back_as_none(tmp_path: Path) -> None:

@@ -89,4 +89,4 @@ def test_the_parts_fit_together() -> None:
     assert first.sandbox == second.sandbox == "docker"
     assert first.lora_rank == second.lora_rank == 16
     assert (first.env, first.context_length) == (second.env, second.context_length)
-    assert second.max_seconds == 7200
+    assert second.max_seconds == 3300

@@ -17,7 +17,8 @@ class Policy:
     name: str
     """As asked for: ``tiny``, ``smollm2``, a folder, a run or a hub id."""
     model: PreTrainedModel
-    """A causal language model: float32 on a CPU, bfloat16 on a GPU; with adapters where it has any."""
+    """A causal language model: float32 on a CPU and bfloat16 on a GPU, unless asked for otherwise; with
+    adapters where it has any."""
     tokenizer: PreTrainedTokenizerBase
     """With a chat template and a padding token."""
     context_length: int
