@@ -78,6 +78,18 @@ def mean_interval(numbers: Sequence[float]) -> tuple[float, float, float]:
     return mean - half, mean, mean + half
 
 
+def mcnemar(gained: int, lost: int) -> float:
+    """p of no change between two answers to the same tasks: McNemar's exact test.
+
+    Args:
+        gained: Tasks that changed one way.
+        lost: Tasks that changed the other way.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
 def wilson(share: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share seen in ``n`` trials, within [0, 1]."""
     centre = (share + _Z * _Z / (2 * n)) / (1 + _Z * _Z / n)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reagent_env.agents.refine import speaks_of_critique
-from reagent_env.agents.summary import Rate, nan_as_none, rate
+from reagent_env.agents.summary import Rate, mcnemar, nan_as_none, rate
 from reagent_env.trainers.report import HELD_OUT
 from reagent_env.trajectory import Attempt, Trajectory
 from reagent_env.trajectory_file import settled_trajectories
@@ -102,7 +102,7 @@ def leakage_of(run: Path, before: Path | None = None) -> Leakage:
         critiques=len(shown),
         begun=begun,
         ended=ended,
-        p=None if first is None else _mcnemar(begun, ended),
+        p=None if first is None else mcnemar(begun, ended),
     )
 
 
@@ -189,12 +189,6 @@ def _changes(
     old = {one.task.id: talks(one) for one in before if _counts(one)}
     pairs = [(old[one.task.id], talks(one)) for one in after if _counts(one) and one.task.id in old]
     return sum(b > a for a, b in pairs), sum(a > b for a, b in pairs)
-
-
-def _mcnemar(begun: int, ended: int) -> float:
-    from scipy.stats import binomtest
-
-    return float(binomtest(begun, begun + ended).pvalue) if begun + ended else 1.0
 
 
 def _echoes(

@@ -169,8 +169,6 @@ def _dtype(config: TrainConfig) -> str:
     Weights that are trained stay in float32 there: small updates vanish in eight bits of mantissa.
     So do those that a vLLM server samples from in float32.
     """
-    import torch
-
     if config.dtype != "auto" or torch.cuda.is_available() or not config.lora_rank:
         return config.dtype
     if config.engine == "vllm":

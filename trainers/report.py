@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reagent_env.agents.summary import Rate, summarise
+from reagent_env.agents.summary import Rate, mcnemar, summarise
 from reagent_env.trainers import metric_names as names
 from reagent_env.trainers.atomic_files import write_text
 from reagent_env.trainers.config import TrainConfig
@@ -132,6 +132,15 @@ def _held_out_section(
         f"temperature {config.eval_temperature:g}; 95 % intervals (Wilson's).\n\n"
         "| | success | n | masked |\n|---|---|---|---|\n" + "\n".join(rows)
     )
+    old = {one.task.id: one.outcome for one in before if one.outcome is not None}
+    pairs = [(old[one.task.id], one.outcome) for one in after if one.task.id in old]
+    gained = sum(last == 1.0 and first != 1.0 for first, last in pairs if last is not None)
+    lost = sum(last != 1.0 and first == 1.0 for first, last in pairs if last is not None)
+    if pairs:
+        text += (
+            f"\n\nOf the same tasks {gained} became right and {lost} wrong: McNemar's exact "
+            f"p = {mcnemar(gained, lost):.2g}."
+        )
     kinds = sorted({*rates["before"].by_kind, *rates["after"].by_kind})
     if len(kinds) > 1:
         none = Rate(float("nan"), (0.0, 0.0), 0)

@@ -194,12 +194,10 @@ def _demonstrations(
         ("clean", config.clean_demonstrations, CLEAN, ""),
         ("mixed", config.mixed_demonstrations - seconds, knowledge.mixed, ""),
     ]
-    left, parts = seconds, len(SECOND)
-    for number, (share, first, feedback) in enumerate(SECOND):
-        count = left if number == parts - 1 else min(left, round(share * seconds))
-        left -= count
+    ends = [round(end * seconds) for end in itertools.accumulate(one[0] for one in SECOND)]
+    for (_, first, feedback), begin, end in zip(SECOND, [0, *ends], ends, strict=False):
         quality = CLEAN if first == "clean" else knowledge.mixed
-        wanted.append(("second", count, quality, feedback))
+        wanted.append(("second", end - begin, quality, feedback))
     played: dict[str, list[ScriptedEpisode]] = {name: [] for name in _STAGES}
     for number, (name, count, quality, feedback) in enumerate(wanted):
         make = functools.partial(_scripted_env, config, judge, feedback, tool_format)
@@ -220,11 +218,7 @@ def _demonstrations(
     repeats = config.drills - questions
     found["repeats"] = drills(renderer, repeats, config.seed, repeats=True, drill=drill)
     fitting = {
-        name: [
-            one
-            for one in samples
-            if len(one.ids) <= policy.context_length and any(one.completion_mask)
-        ]
+        name: [one for one in samples if len(one.ids) <= policy.context_length]
         for name, samples in found.items()
     }
     _write(kept, fitting)

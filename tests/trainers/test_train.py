@@ -375,6 +375,7 @@ def test_settings_are_those_of_the_config(policy_folder: Path) -> None:
         ({}, True, "float32"),  # what is trained
         ({"lora_rank": 2}, True, "bfloat16"),
         ({"lora_rank": 2}, False, "float32"),
+        ({"lora_rank": 2}, None, "float32"),  # a torch that does not say
         ({"lora_rank": 2, "dtype": "float32"}, True, "float32"),
         (
             {"lora_rank": 2, "engine": "vllm", "engine_url": "http://127.0.0.1:1/v1"},
@@ -386,13 +387,17 @@ def test_settings_are_those_of_the_config(policy_folder: Path) -> None:
 )
 def test_frozen_weights_are_bfloat16_where_a_cpu_multiplies_it(
     settings: dict[str, Any],
-    native: bool,
+    native: bool | None,
     base: str,
     policy_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    if native is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        can = {"avx512_bf16": native}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
     config = TrainConfig(**{**SMALL, "policy": str(policy_folder), **settings})
     weights = dict(parts.load_for_training(config).model.named_parameters())
     frozen = {str(one.dtype) for name, one in weights.items() if "lora" not in name}

@@ -54,9 +54,7 @@ def _load(source: str, label: str, dtype: str) -> Policy:
     # bfloat16 is emulated on many CPUs, several times slower, and too coarse for small updates.
     if dtype == "auto":
         dtype = "bfloat16" if on_gpu else "float32"
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        base, dtype=getattr(torch, dtype), output_loading_info=True
-    )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, output_loading_info=True)
     model: PreTrainedModel = loaded[0]
     loading: dict[str, set[str]] = loaded[1]
     if loading["missing_keys"]:  # transformers would draw them at random, with a warning
