@@ -81,6 +81,7 @@ def test_the_report_shows_held_out_success_with_intervals_and_kinds(tmp_path: Pa
     assert "| before | 0.200 [0.057, 0.510] | 10 | 0 |" in text
     assert "| after | 0.889 [0.565, 0.980] | 9 | 1 |" in text
     assert "| one hop | 0.400 [0.118, 0.769] | 1.000 [0.566, 1.000] |" in text
+    assert "6 became right and 0 wrong: McNemar's exact p = 0.031." in text  # 2 · 2⁻⁶
     assert "Not finished" not in text
 
 
